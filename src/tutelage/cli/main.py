@@ -1,0 +1,86 @@
+"""The command `tutelage`: finds the verb, imports it alone, and turns errors into one line and an exit code.
+
+A verb is a module `tutelage.cli.VERB` with `add_arguments(parser)` and `run(arguments) -> int`. The parser of the top
+level knows the verbs by name and one line of help, so that `--help` loads none of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from tutelage.errors import InterruptedRunError, TutelageError
+
+VERBS: dict[str, str] = {
+    "predict": "the loss that a law predicts for a student",
+    "plan": "divide a budget between teacher and student; distil or train?",
+    "distill": "train a student as a recipe says",
+    "evaluate": "score models on a manifest, with intervals",
+    "demo": "distil a real speech model and prove it",
+    "runs": "list the runs that the ledger holds",
+    "doctor": "what this installation has and lacks",
+}
+
+
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the command line, with the arguments of `verb` (of every verb, where None)."""
+    from tutelage import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="tutelage", description="Plans, runs and proves model distillation.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"tutelage {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, line in VERBS.items():
+        module = importlib.import_module(f"tutelage.cli.{name}") if verb in (None, name) else None
+        description = module.__doc__ if module else line
+        sub = verbs.add_parser(
+            name,
+            help=line,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if module is not None:
+            module.add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code (0 done, 2 bad input, 1 failure while running, 130 interrupted)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in words if not word.startswith("-")), "")
+    arguments = build_parser(verb).parse_args(words)
+    try:
+        code = int(importlib.import_module(f"tutelage.cli.{arguments.verb}").run(arguments))
+        sys.stdout.flush()
+    except TutelageError as error:
+        if arguments.debug:
+            raise
+        print(_lines(error), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        return InterruptedRunError.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if arguments.debug or error.errno is None:
+            raise
+        print(f"error: {error.strerror}: {error.filename or 'no file named'}", file=sys.stderr)
+        return TutelageError.exit_code
+    return code
+
+
+def _lines(error: TutelageError) -> str:
+    return "\n".join(f"error: {line}" for line in str(error).splitlines())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,41 @@
+"""The options that mean the same in every verb, each added by name so that a verb offers only those it obeys."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_OPTIONS: dict[str, dict[str, object]] = {
+    "--out": {"type": Path, "metavar": "DIR", "help": "where the result is written; must not exist yet"},
+    "--seed": {"type": int, "metavar": "INT", "help": "seed of every random draw (default: the recipe's, else 0)"},
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "A.B=VALUE",
+        "dest": "overrides",
+        "help": "override one value of the recipe; may be repeated",
+    },
+    "--law": {
+        "default": "busbridge2025",
+        "metavar": "NAME|FILE",
+        "help": "a published law by name or a law file (default: %(default)s)",
+    },
+    "--ledger": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": "the ledger of runs (default: $TUTELAGE_LEDGER, else the platform's data folder)",
+    },
+    "--force": {"action": "store_true", "help": "replace what --out names"},
+    "--resume": {"action": "store_true", "help": "continue the interrupted run that --out holds"},
+    "--dry-run": {"action": "store_true", "help": "check everything and print what would be done, without doing it"},
+    "--device": {"metavar": "NAME", "help": "torch device, for example cpu or cuda:0 (default: what is there)"},
+}
+
+
+def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the shared options `names` (such as "--out") to a verb's parser, after the three that every verb has."""
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON document on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no talk on stderr")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    for name in names:
+        parser.add_argument(name, **_OPTIONS[name])  # type: ignore[arg-type]
