@@ -1,0 +1,170 @@
+"""What a student is, as settings: which model it starts from, what is cut away, what is trained, what it may cost.
+
+Covers the frozen values that a recipe is parsed into, with their ranges. Does not cover building anything from them
+(`shrink`, `lora`, `projection`) or counting (`budget`); nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+DEFAULT_BUDGET_SHARE = 0.01
+"""Trainable parameters over the teacher's parameters: below 1 % in yang2026's abstract."""
+
+Scope = Literal["decoder", "encoder", "both"]
+ProjectorKind = Literal["none", "linear", "bottleneck", "mlp"]
+LayerMapKind = Literal["last", "uniform", "origin"]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The low-rank adapters of a student.
+
+    Args:
+        rank: Rank of every adapter, at least 1, or "auto" for the largest that fits the budget.
+        alpha: Scale numerator; the update is multiplied by alpha / rank (alpha / sqrt(rank) with `use_rslora`). None
+            is twice the rank, so that a chosen rank does not change the scale of the update.
+        dropout: Dropout on the adapters' input, in [0, 1).
+        targets: Names of the linear layers in a block that get an adapter, in self- and cross-attention alike:
+            any of q_proj, k_proj, v_proj, out_proj, fc1, fc2.
+        scope: Which half of the model the targets are looked for in.
+        use_rslora: Scale by alpha / sqrt(rank) instead.
+    """
+
+    rank: int | Literal["auto"] = "auto"
+    alpha: float | None = None
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    scope: Scope = "decoder"
+    use_rslora: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rank != "auto":
+            _require(_is_count(self.rank), f'The LoRA rank must be "auto" or a whole number from 1, not {self.rank!r}.')
+        if self.alpha is not None:
+            _require(_is_positive(self.alpha), f"The LoRA alpha must be a finite number above 0, not {self.alpha!r}.")
+        _require(
+            math.isfinite(self.dropout) and 0 <= self.dropout < 1,
+            f"The LoRA dropout must lie in [0, 1), not {self.dropout!r}.",
+        )
+        _require(bool(self.targets), "LoRA needs at least one target, for example q_proj.")
+        _require(
+            all(name.strip() == name and name for name in self.targets),
+            f"LoRA targets must be names of layers, not {list(self.targets)!r}.",
+        )
+        twice = sorted({name for name in self.targets if self.targets.count(name) > 1})
+        _require(not twice, f"The LoRA targets name {', '.join(twice)} more than once.")
+        _require(
+            self.scope in ("decoder", "encoder", "both"),
+            f'The LoRA scope must be "decoder", "encoder" or "both", not {self.scope!r}.',
+        )
+
+    def alpha_for(self, rank: int) -> float:
+        """The scale numerator at `rank`: `alpha`, else twice the rank."""
+        return float(2 * rank) if self.alpha is None else float(self.alpha)
+
+
+@dataclass(frozen=True)
+class Projector:
+    """The trained map from a student's hidden width to the teacher's; dropped at export.
+
+    Args:
+        kind: "none" compares states as they are (equal widths only); "linear"; "bottleneck" (down to `width`, up
+            again); "mlp" (two layers at the teacher's width).
+        width: Inner width of a bottleneck, at least 1; not used by the other kinds.
+    """
+
+    kind: ProjectorKind = "linear"
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        _require(
+            self.kind in ("none", "linear", "bottleneck", "mlp"),
+            f'A projector is "none", "linear", "bottleneck" or "mlp", not {self.kind!r}.',
+        )
+        _require(_is_count(self.width), f"The width of a bottleneck must be a whole number from 1, not {self.width!r}.")
+
+
+@dataclass(frozen=True)
+class Design:
+    """A student, before it is built.
+
+    Args:
+        model: Folder or hub name that the student starts from; None starts from a copy of the teacher.
+        revision: Commit of `model` on the hub.
+        decoder_layers: How many decoder layers stay (maximally spaced, first and last among them), or which, counted
+            from 0 in the model it starts from; None keeps all.
+        window_seconds: Audio window of the student in seconds; None keeps the model's.
+        lora: The adapters.
+        projector: The map to the teacher's width.
+        layer_map: Which student layer is aligned with which teacher layer: "last", "uniform", "origin", or pairs
+            (student, teacher) counted from 1.
+        budget_share: Most that adapters and projectors may count, as a share of the teacher's parameters, in (0, 1].
+        allow_over_budget: Let a student through that counts more.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    decoder_layers: int | tuple[int, ...] | None = None
+    window_seconds: float | None = None
+    lora: Lora = field(default_factory=Lora)
+    projector: Projector = field(default_factory=Projector)
+    layer_map: LayerMapKind | tuple[tuple[int, int], ...] = "origin"
+    budget_share: float = DEFAULT_BUDGET_SHARE
+    allow_over_budget: bool = False
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            _require(bool(self.model.strip()), "The student's model must be a folder or a hub name, not an empty text.")
+        if isinstance(self.decoder_layers, tuple):
+            _require_layers(self.decoder_layers)
+        elif self.decoder_layers is not None:
+            _require(
+                _is_count(self.decoder_layers),
+                f"The number of decoder layers kept must be a whole number from 1, not {self.decoder_layers!r}.",
+            )
+        if self.window_seconds is not None:
+            _require(
+                _is_positive(self.window_seconds),
+                f"The student's window must be a finite number of seconds above 0, not {self.window_seconds!r}.",
+            )
+        _require(
+            _is_positive(self.budget_share) and self.budget_share <= 1,
+            f"The budget must be a share of the teacher's parameters in (0, 1], not {self.budget_share!r}.",
+        )
+        if isinstance(self.layer_map, tuple):
+            _require(
+                bool(self.layer_map) and all(len(pair) == 2 and min(pair) >= 1 for pair in self.layer_map),
+                f"An explicit layer map is pairs (student, teacher) counted from 1, not {self.layer_map!r}.",
+            )
+        else:
+            _require(
+                self.layer_map in ("last", "uniform", "origin"),
+                f'The layer map must be "last", "uniform", "origin" or a list of pairs, not {self.layer_map!r}.',
+            )
+
+
+def _require_layers(layers: tuple[int, ...]) -> None:
+    _require(
+        bool(layers) and all(isinstance(layer, int) and layer >= 0 for layer in layers),
+        f"The decoder layers kept must be numbers from 0, not {list(layers)!r}.",
+    )
+    _require(
+        all(low < high for low, high in zip(layers, layers[1:], strict=False)),
+        f"The decoder layers kept must be in rising order without repeats, not {list(layers)!r}.",
+    )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)
