@@ -1,0 +1,1 @@
+"""Judging: error rates, intervals, paired comparisons, speed."""

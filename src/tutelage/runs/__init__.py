@@ -1,0 +1,1 @@
+"""The use cases: distil, evaluate, demo."""

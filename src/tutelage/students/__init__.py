@@ -1,0 +1,1 @@
+"""Students: shrunk models, adapters inside a budget, projectors, layer maps, export."""

@@ -1,0 +1,1 @@
+"""What a batch is, for each kind of data."""

@@ -1,0 +1,1 @@
+"""The signal that a student learns from, and what of it is computed once."""

@@ -1,0 +1,1 @@
+"""Training: preflight, the optimiser's step, the loop, checkpoints."""

@@ -1,0 +1,1 @@
+"""Speech recognition: manifests, audio, batches, teacher-forced decoding, generation."""
