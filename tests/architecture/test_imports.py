@@ -1,0 +1,55 @@
+"""Who may import whom, and what a command may load before it knows that it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Runner = Callable[..., tuple[int, str, set[str]]]
+
+HEAVY = {"scipy", "numba", "pyarrow", "torch", "transformers"}
+PREDICT = ["predict", "--student-params", "1e9", "--student-tokens", "2.5e11", "--teacher-loss", "2.0"]
+PLAN = ["plan", "--student-params", "3e8", "--compute", "1e20", "--teacher", "name=t,params=7e9,loss=2.02"]
+
+
+def test_the_layers_hold(root: Path) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-logo", "--no-cache"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["predict", "--help"], PREDICT], ids=" ".join)
+def test_what_only_answers_a_question_loads_nothing_heavy(run_listing_modules: Runner, words: list[str]) -> None:
+    code, text, modules = run_listing_modules(*words)
+    assert code == 0, text
+    assert not modules & HEAVY
+
+
+def test_plan_loads_neither_torch_nor_numba(run_listing_modules: Runner) -> None:
+    code, text, modules = run_listing_modules(*PLAN)
+    assert code == 0, text
+    assert not modules & {"torch", "transformers", "numba"}
+
+
+@pytest.mark.parametrize("verb", ["plan", "distill", "evaluate", "demo", "runs", "doctor"])
+def test_help_never_loads_torch(run_listing_modules: Runner, verb: str) -> None:
+    code, text, modules = run_listing_modules(verb, "--help")
+    assert code == 0, text
+    assert not modules & {"torch", "transformers", "peft"}
+
+
+def test_a_missing_recipe_is_found_before_torch_is_imported(run_listing_modules: Runner) -> None:
+    code, text, modules = run_listing_modules("distill", "missing.yaml", "--out", "out")
+    assert code == 2
+    assert "missing.yaml" in text
+    assert len(text.splitlines()) == 1
+    assert not modules & {"torch", "transformers", "peft"}
