@@ -1,4 +1,4 @@
-"""The tree in docs/architecture.md from the first lines of the modules: `python scripts/source_tree.py [--check]`.
+"""The tree in docs/architecture.md, from the first lines of the modules: `python scripts/source_tree.py [--check]`."""
 
 from __future__ import annotations
 
