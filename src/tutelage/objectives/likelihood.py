@@ -1,0 +1,60 @@
+"""Cross-entropy with labels, and the log-probabilities that likelihoods and divergences share.
+
+Covers hard labels. Does not cover soft labels (`divergence`), temperature on cross-entropy (it has none), or shifting
+(labels are already aligned with the logits).
+
+Shape letters: B batch, T positions, V vocabulary, N kept positions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tutelage.objectives.reduction import Reduced, gather_kept, sum_rows
+
+# A class masked with -inf has log-probability -inf; if the target gives it mass, the loss is infinite. It is counted as
+# this many nats instead: far below what finite logits reach (+-1e4 gives -2e4), small enough to sum in float32.
+LOG_PROBABILITY_FLOOR = -1e6
+
+
+def log_probabilities(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-softmax of logits / temperature, in nats, in float32 whatever the input dtype.
+
+    bfloat16 log-softmax is not enough: the gradient of a student close to its teacher is then mostly rounding.
+
+    Args:
+        logits_NV: Any float dtype; -inf masks a class.
+        temperature: Above 0.
+
+    Returns:
+        (N, V) float32, not below `LOG_PROBABILITY_FLOOR`; clipped entries have gradient 0.
+    """
+    logits_NV = logits_NV.float()
+    if temperature != 1.0:
+        logits_NV = logits_NV / temperature
+    return torch.log_softmax(logits_NV, dim=-1).clamp(min=LOG_PROBABILITY_FLOOR)
+
+
+def cross_entropy(logits_BTV: Tensor, labels_BT: Tensor, keep_BT: Tensor) -> Reduced:
+    """Negative log-likelihood of the labels, in nats, summed over kept positions.
+
+    Equation: sum over kept (b, t) of -log softmax(logits[b, t])[labels[b, t]].
+
+    Args:
+        logits_BTV: Student logits.
+        labels_BT: The right class at each position, int64; what stands at dropped positions is never read.
+        keep_BT: True where a position is supervised. There is no ignore index: -100 at a kept position is an error.
+
+    Returns:
+        Sum in nats and the number of kept positions.
+
+    Example:
+        >>> import torch
+        >>> loss = cross_entropy(torch.zeros(1, 2, 4), torch.tensor([[3, -100]]), torch.tensor([[True, False]]))
+        >>> round(float(loss.total), 4), loss.count
+        (1.3863, 1)
+    """
+    log_p_NV = log_probabilities(gather_kept(logits_BTV, keep_BT))
+    labels_N = gather_kept(labels_BT, keep_BT)
+    return sum_rows(-log_p_NV.gather(1, labels_N[:, None])[:, 0])
