@@ -6,6 +6,7 @@ Covers the frozen values that a recipe is parsed into, with their ranges. Does n
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Literal
@@ -152,7 +153,7 @@ def _require_layers(layers: tuple[int, ...]) -> None:
         f"The decoder layers kept must be numbers from 0, not {list(layers)!r}.",
     )
     _require(
-        all(low < high for low, high in zip(layers, layers[1:], strict=False)),
+        all(low < high for low, high in itertools.pairwise(layers)),
         f"The decoder layers kept must be in rising order without repeats, not {list(layers)!r}.",
     )
 
