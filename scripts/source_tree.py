@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 SOURCE = ROOT / "src" / "tutelage"
 BEGIN, END = "<!-- tree: begin (made by `make docs`) -->", "<!-- tree: end -->"
-COLUMN = 30  # where the descriptions start
-WIDTH = 88  # a longer first line is cut at a word
+COLUMN = 28  # where the descriptions start
+WIDTH = 110  # a longer first line is cut at a word
 
 
 def tree(folder: Path, depth: int = 0) -> list[str]:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 LONGEST_FILE = 400  # lines; past it a noun is usually missing
 LONGEST_FUNCTION = 60  # lines without its docstring
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
@@ -94,3 +96,10 @@ def test_format_and_lint(root: Path) -> None:
     for words in (["format", "--check", "."], ["check", "."]):
         done = subprocess.run([ruff, *words], cwd=root, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_types_hold(root: Path) -> None:
+    mypy = Path(sys.executable).parent / "mypy"
+    done = subprocess.run([mypy], cwd=root, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
