@@ -1,0 +1,169 @@
+"""Cuts a speech model down: fewer decoder layers, a shorter audio window.
+
+Covers Whisper's decoder depth and its audio window, and everything that refers to them: layer numbers in the key-value
+cache, alignment heads of the word timestamps, encoder positions, the feature extractor. Does not cover narrower layers
+or fewer encoder layers. The source is left as it was; the student shares no memory with it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import WhisperFeatureExtractor, WhisperProcessor
+
+from tutelage.errors import InputError
+from tutelage.models.layout import POSITIONS_PER_SECOND
+from tutelage.models.load import SpeechModel, build_meta
+
+_LAYERS = "model.decoder.layers."
+_POSITIONS = "model.encoder.embed_positions.weight"
+
+
+@dataclass(frozen=True)
+class ShrunkModel:
+    """A student cut out of a larger model.
+
+    Args:
+        model: A WhisperForConditionalGeneration of its own.
+        processor: Its processor, whose feature extractor has the student's window.
+        origins: For each decoder layer in order, the index from 0 of the layer that it was copied from.
+        word_timestamps: Whether an alignment head survived; without one word timestamps are refused by the model.
+    """
+
+    model: Any
+    processor: Any
+    origins: tuple[int, ...]
+    word_timestamps: bool
+
+    @property
+    def speech(self) -> SpeechModel:
+        """Model and processor together."""
+        return SpeechModel(self.model, self.processor)
+
+
+def spaced_layers(layers: int, kept: int) -> tuple[int, ...]:
+    """Which `kept` of `layers` layers stay so that they are spaced as widely as possible.
+
+    The first and the last are always among them (one alone is the last, which feeds the head); halves round up.
+
+    Source: the initialisation of Distil-Whisper (arXiv:2311.00430, Sec. 3), with rounding instead of truncation.
+
+    Raises:
+        InputError: Fewer than one layer, or more than there are.
+
+    Example:
+        >>> spaced_layers(6, 3)
+        (0, 3, 5)
+    """
+    if not 1 <= kept <= layers:
+        raise InputError(f"The student cannot keep {kept} decoder layers: the model has {layers}, and one must stay.")
+    if kept == 1:
+        return (layers - 1,)
+    gaps = kept - 1
+    return tuple((2 * index * (layers - 1) + gaps) // (2 * gaps) for index in range(kept))
+
+
+def shrink_speech_model(
+    source: SpeechModel,
+    decoder_layers: int | tuple[int, ...] | None = None,
+    window_seconds: float | None = None,
+) -> ShrunkModel:
+    """A smaller copy of a Whisper model.
+
+    Works on the meta device too, where it only has shapes.
+
+    Args:
+        source: The model to cut; it is not changed. Its processor may be None (a configuration alone).
+        decoder_layers: How many stay (see `spaced_layers`), or which, counted from 0; None keeps all.
+        window_seconds: The student's window; None keeps it. Whole seconds, since feature extractors count in them.
+
+    Raises:
+        InputError: Layers that do not exist, or a window that is no whole number of seconds or longer than before.
+    """
+    config = copy.deepcopy(source.model.config)
+    origins = _origins(int(config.decoder_layers), decoder_layers)
+    seconds = _whole_seconds(source.window_seconds, window_seconds)
+    config.decoder_layers = len(origins)
+    if seconds is not None:
+        config.max_source_positions = seconds * POSITIONS_PER_SECOND
+
+    model = build_meta(config)
+    if not source.model.proj_out.weight.is_meta:
+        state = _kept_weights(source.model.state_dict(), origins, int(config.max_source_positions))
+        # Built from its own configuration, so layer numbers and positions are right by construction.
+        model.load_state_dict(state, strict=True, assign=True)
+        model.tie_weights()
+    model.train(source.model.training)
+    model.generation_config = copy.deepcopy(source.model.generation_config)
+    aligned = _remap_alignment_heads(model.generation_config, origins)
+    return ShrunkModel(model, _with_window(source.processor, seconds), origins, aligned)
+
+
+def _origins(layers: int, wanted: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    if wanted is None:
+        return tuple(range(layers))
+    if isinstance(wanted, int):
+        return spaced_layers(layers, wanted)
+    missing = [layer for layer in wanted if not 0 <= layer < layers]
+    if missing or not wanted:
+        raise InputError(
+            f"The decoder has layers 0 to {layers - 1}; there is no layer {', '.join(map(str, missing)) or 'to keep'}."
+        )
+    return tuple(wanted)
+
+
+def _whole_seconds(before: float, wanted: float | None) -> int | None:
+    if wanted is None:
+        return None
+    if wanted != int(wanted) or wanted < 1:
+        raise InputError(f"The student's window must be whole seconds from 1, not {wanted:g} s.")
+    if wanted > before:
+        raise InputError(f"The student's window of {wanted:g} s is longer than the model's {before:g} s.")
+    return int(wanted)
+
+
+def _kept_weights(
+    state: Mapping[str, torch.Tensor], origins: tuple[int, ...], positions: int
+) -> dict[str, torch.Tensor]:
+    """Copies of the weights that stay, under their new names."""
+    new_number = {str(old): str(new) for new, old in enumerate(origins)}
+    kept: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        if name.startswith(_LAYERS):
+            old, _, rest = name.removeprefix(_LAYERS).partition(".")
+            if old in new_number:
+                kept[f"{_LAYERS}{new_number[old]}.{rest}"] = tensor.detach().clone()
+        elif name == _POSITIONS:
+            kept[name] = tensor[:positions].detach().clone()
+        else:
+            kept[name] = tensor.detach().clone()
+    return kept
+
+
+def _remap_alignment_heads(generation: Any, origins: tuple[int, ...]) -> bool:
+    """Renumber the heads that survive; remove the setting where none does. True if word timestamps still work."""
+    heads = getattr(generation, "alignment_heads", None)
+    if heads is None:
+        return False
+    new_number = {old: new for new, old in enumerate(origins)}
+    kept = [[new_number[layer], head] for layer, head in heads if layer in new_number]
+    if kept:
+        generation.alignment_heads = kept
+        return True
+    # Heads of removed layers would fail with an IndexError; without the setting the model says what it lacks.
+    del generation.alignment_heads
+    return False
+
+
+def _with_window(processor: Any, seconds: int | None) -> Any:
+    if processor is None or seconds is None:
+        return processor
+    settings = processor.feature_extractor.to_dict()
+    derived = ("n_samples", "nb_max_frames", "mel_filters", "feature_extractor_type", "processor_class")
+    kept = {name: value for name, value in settings.items() if name not in derived}
+    features = WhisperFeatureExtractor(**{**kept, "chunk_length": seconds})
+    return WhisperProcessor(feature_extractor=features, tokenizer=copy.deepcopy(processor.tokenizer))
