@@ -34,11 +34,11 @@ class Batch(Protocol):
     """What a step reads of a batch; the forward functions read the rest."""
 
     @property
-    def labels_BT(self) -> Tensor:
+    def labels_BT(self) -> Tensor:  # noqa: N802  (shape letters)
         """The right class at each position."""
 
     @property
-    def keep_BT(self) -> Tensor:
+    def keep_BT(self) -> Tensor:  # noqa: N802  (shape letters)
         """True where a position is supervised."""
 
 
@@ -196,7 +196,9 @@ class Stepper(Generic[BatchT]):
 
     def _evaluate(self, batch: BatchT) -> dict[str, Reduced]:
         lesson = self._lesson
-        teacher = None if lesson.teacher_forward is None else lesson.teacher_forward(batch)
+        teacher = None
+        if lesson.teacher_forward is not None and lesson.objective.needs_teacher:
+            teacher = lesson.teacher_forward(batch)
         with self._process.autocast():
             student = lesson.student_forward(batch)
         return lesson.objective.evaluate(student, teacher, batch.labels_BT, batch.keep_BT, lesson.projectors)

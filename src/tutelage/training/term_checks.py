@@ -1,0 +1,291 @@
+"""Checks that run the objective: every term is zero where it must be, reaches the student, and ignores what is dropped.
+
+Covers checks over signals that are already there. Does not cover running the models (`training.preflight`) or checks
+on names and counts (`training.checks`).
+
+Shape letters: B batch, T positions, V vocabulary, H hidden.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.objectives.objective import Objective
+from tutelage.objectives.signal import Signal
+from tutelage.objectives.terms import LayerPair, Term
+from tutelage.training.checks import NAMED_AT_MOST, Check
+
+ZERO = 1e-6  # what a divergence or an alignment may be at equality
+# The angle's formula has a floor of 2*atan(sqrt(1e-12)/2), measured 1.0000002e-6 rad in float32 at every width from 8
+# to 1280: just over ZERO.
+ZERO_OF_ANGLE = 2e-6
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One batch as both models answered it.
+
+    Args:
+        student: The student's signal.
+        teacher: The teacher's, or None for an objective without one.
+        labels_BT: The right classes.
+        keep_BT: True where a position is supervised.
+    """
+
+    student: Signal
+    teacher: Signal | None
+    labels_BT: Tensor
+    keep_BT: Tensor
+
+
+def term_losses(objective: Objective, lesson: Lesson, projectors: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The mean of every term over the lesson's kept positions, unscaled, each a scalar with its graph."""
+    plain = Objective([Term(term.kind, 1.0, term.temperature) for term in objective.terms.values()], objective.pairs)
+    reduced = plain.evaluate(lesson.student, lesson.teacher, lesson.labels_BT, lesson.keep_BT, projectors)
+    return {name: part.total / max(1.0, float(part.count)) for name, part in reduced.items()}
+
+
+def alignment_tolerance(kind: str, dtype: torch.dtype, mean_square: float) -> float:
+    """What an alignment may be when the teacher's state is the student's projection rounded to `dtype`.
+
+    Rounding moves every unit by at most eps/2 of itself, hence the vector by an angle of at most eps/2: 4.9e-4 in
+    float16 (measured 2.1e-4), 3.9e-3 in bfloat16 (measured 1.7e-3), nothing beside the floor in float32.
+
+    Args:
+        kind: Of the term.
+        dtype: Of the teacher's states.
+        mean_square: Mean square of a teacher unit, the scale of `mse`.
+    """
+    rounding = torch.finfo(dtype).eps / 2
+    bounds = {
+        "angle": ZERO_OF_ANGLE + rounding,
+        "angle2": (ZERO_OF_ANGLE + rounding) ** 2,
+        "cosine": ZERO + rounding**2 / 2,
+        "mse": ZERO + rounding**2 * mean_square,
+    }
+    return bounds.get(kind, ZERO + rounding)
+
+
+@torch.no_grad()
+def check_zero_at_equality(objective: Objective, lesson: Lesson) -> list[Check]:
+    """Every divergence, and every alignment at every mapped pair, is zero on (teacher, teacher).
+
+    Projectors are replaced by the identity; the student's state of a pair is the teacher's mapped state.
+    """
+    checks = []
+    for term, pair in _parts(objective, ("divergence", "alignment")):
+        teacher = _teacher_of(lesson)
+        states = {pair.student: teacher.states[pair.teacher]} if pair else {}
+        equal = Lesson(Signal(teacher.logits_BTV, states), teacher, lesson.labels_BT, lesson.keep_BT)
+        projectors = {pair.name: nn.Identity()} if pair else {}
+        value = _value(term, pair, equal, projectors)
+        tolerance = ZERO_OF_ANGLE if term.kind == "angle" else ZERO
+        detail = "is not zero when the student equals the teacher; is the teacher's signal finite?"
+        checks.append(_bounded(f"{_label(term, pair)} on (teacher, teacher)", value, tolerance, detail))
+    return checks
+
+
+@torch.no_grad()
+def check_zero_at_projection(objective: Objective, lesson: Lesson, projectors: Mapping[str, nn.Module]) -> list[Check]:
+    """Every alignment is zero, within the teacher's dtype, when the teacher's state is the student's projection.
+
+    This is the check for real projectors, where student and teacher widths differ: h_T := P(h_S).
+    """
+    checks = []
+    for term, pair in _parts(objective, ("alignment",)):
+        if pair is None:
+            continue
+        teacher = _teacher_of(lesson)
+        dtype = teacher.states[pair.teacher].dtype
+        target = projectors[pair.name](lesson.student.states[pair.student].float()).to(dtype)
+        moved = Signal(teacher.logits_BTV, {pair.teacher: target})
+        value = _value(term, pair, Lesson(lesson.student, moved, lesson.labels_BT, lesson.keep_BT), projectors)
+        mean_square = float(target[lesson.keep_BT].float().square().mean())
+        tolerance = alignment_tolerance(term.kind, dtype, mean_square)
+        detail = "is not zero when the teacher's state is the student's own projection; is its state finite?"
+        checks.append(_bounded(f"{_label(term, pair)} on (P(student), student)", value, tolerance, detail))
+    return checks
+
+
+def check_reach(
+    objective: Objective,
+    lesson: Lesson,
+    projectors: Mapping[str, nn.Module],
+    trainable: Mapping[str, nn.Parameter],
+    seed: int = 0,
+) -> list[Check]:
+    """Every term of weight above 0, at every pair, moves at least one trainable parameter of the student.
+
+    Without this a term over frozen states trains its projector alone, and the student never learns from it. Where the
+    gradient is 0 because the student already equals its teacher, a random target from `seed` is tried instead.
+
+    Args:
+        objective: Terms and pairs.
+        lesson: With the graph of the student's pass.
+        projectors: By pair name; their own gradients do not count.
+        trainable: The student's trainable parameters, by name.
+        seed: Of the random target.
+    """
+    checks = []
+    for term, pair in _parts(objective, ("likelihood", "divergence", "alignment")):
+        if term.weight == 0:
+            continue
+        norm, touched = _reach(term, pair, lesson, projectors, list(trainable.values()))
+        remark = ""
+        if norm == 0 and touched and lesson.teacher is not None and term.family != "likelihood":
+            other = Lesson(lesson.student, _random_like(lesson.teacher, seed), lesson.labels_BT, lesson.keep_BT)
+            norm, touched = _reach(term, pair, other, projectors, list(trainable.values()))
+            remark = "against a random target, since the student already equals its teacher here"
+        passed = math.isfinite(norm) and norm > 0
+        detail = remark if passed else _why_dead(term, pair, norm, touched, list(trainable))
+        checks.append(Check(f"gradient of {_label(term, pair)} on the student", norm, None, passed, detail))
+    return checks
+
+
+def check_dropped(objective: Objective, lesson: Lesson, projectors: Mapping[str, nn.Module]) -> Check:
+    """NaN at dropped positions of both signals and -100 in the labels change neither a loss nor a gradient."""
+    dropped_BT = ~lesson.keep_BT
+    clean, spoiled = _leaf_lesson(lesson), _leaf_lesson(lesson, dropped_BT)
+    measured = 0.0
+    before, after = term_losses(objective, clean, projectors), term_losses(objective, spoiled, projectors)
+    for name in before:
+        measured = max(measured, _distance(before[name], after[name]))
+    gradients = [_leaf_gradients(losses, part) for losses, part in ((before, clean), (after, spoiled))]
+    for one, other in zip(*gradients, strict=True):
+        measured = max(measured, _distance(one, other), _distance(other[dropped_BT], torch.zeros(())))
+    detail = "" if bool(dropped_BT.any()) else "the batch has no dropped position"
+    passed = measured == 0
+    if not passed:
+        detail = "a loss or a gradient reads positions that keep_BT drops; select before computing, do not multiply"
+    return Check("effect of garbage at dropped positions", measured, 0, passed, detail)
+
+
+def gradient_vector(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The gradient of a scalar as one detached float64 vector on the CPU, 0 where there is no path."""
+    found = _gradients(loss, parameters)
+    parts = [
+        (torch.zeros_like(parameter) if gradient is None else gradient).double().flatten().cpu()
+        for parameter, gradient in zip(parameters, found, strict=True)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def _parts(objective: Objective, families: Sequence[str]) -> Iterator[tuple[Term, LayerPair | None]]:
+    """Every term of the families; an alignment once per pair, so that no pair hides behind another."""
+    for term in objective.terms.values():
+        if term.family in families:
+            yield from ((term, pair) for pair in objective.pairs) if term.family == "alignment" else [(term, None)]
+
+
+def _value(term: Term, pair: LayerPair | None, lesson: Lesson, projectors: Mapping[str, nn.Module]) -> float:
+    return float(_loss(term, pair, lesson, projectors).detach())
+
+
+def _loss(term: Term, pair: LayerPair | None, lesson: Lesson, projectors: Mapping[str, nn.Module]) -> Tensor:
+    return term_losses(Objective([term], [pair] if pair else []), lesson, projectors)[term.kind]
+
+
+def _reach(
+    term: Term,
+    pair: LayerPair | None,
+    lesson: Lesson,
+    projectors: Mapping[str, nn.Module],
+    parameters: Sequence[nn.Parameter],
+) -> tuple[float, int]:
+    """Norm of the term's gradient on the parameters, and how many of them its graph contains."""
+    found = [g for g in _gradients(_loss(term, pair, lesson, projectors), parameters) if g is not None]
+    return math.sqrt(sum(float(gradient.double().square().sum()) for gradient in found)), len(found)
+
+
+def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    able = [parameter for parameter in parameters if parameter.requires_grad]
+    if not loss.requires_grad or not able:
+        return [None] * len(parameters)
+    found = iter(torch.autograd.grad(loss, able, retain_graph=True, allow_unused=True))
+    return [next(found) if parameter.requires_grad else None for parameter in parameters]
+
+
+def _why_dead(term: Term, pair: LayerPair | None, norm: float, touched: int, names: Sequence[str]) -> str:
+    place = "the student's logits"
+    if pair is not None:
+        place = f"the state after student block {pair.student} (compared with teacher block {pair.teacher})"
+    some = ", ".join(names[:NAMED_AT_MOST]) + (", ..." if len(names) > NAMED_AT_MOST else "")
+    if not math.isfinite(norm):
+        return f"the gradient through {place} is not finite"
+    if touched:
+        return (
+            f"{place} depends on {touched} trainable tensors, yet every gradient is 0; "
+            "check gradient checkpointing and the adapters' scale"
+        )
+    only = " Only the projector would learn." if pair is not None else ""
+    return (
+        f"{place} depends on no trainable parameter of the student: everything below it is frozen.{only} "
+        f"Trainable are: {some or 'none'}. Compare a block at or above an adapter, or add adapters below this one."
+    )
+
+
+def _leaf_lesson(lesson: Lesson, dropped_BT: Tensor | None = None) -> Lesson:
+    """A copy whose student tensors are leaves of their own, with NaN and -100 at the dropped positions."""
+
+    def copy(values: Tensor) -> Tensor:
+        fresh = values.detach().clone()
+        if dropped_BT is not None:
+            fresh[dropped_BT] = math.nan
+        return fresh
+
+    def copy_signal(signal: Signal) -> Signal:
+        return Signal(copy(signal.logits_BTV), {layer: copy(state) for layer, state in signal.states.items()})
+
+    student = copy_signal(lesson.student)
+    for tensor in _tensors(student):
+        tensor.requires_grad_()
+    labels_BT = lesson.labels_BT if dropped_BT is None else lesson.labels_BT.masked_fill(dropped_BT, -100)
+    teacher = None if lesson.teacher is None else copy_signal(lesson.teacher)
+    return Lesson(student, teacher, labels_BT, lesson.keep_BT)
+
+
+def _leaf_gradients(losses: Mapping[str, Tensor], lesson: Lesson) -> list[Tensor]:
+    leaves = _tensors(lesson.student)
+    found = _gradients(torch.stack(list(losses.values())).sum(), leaves)
+    return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
+
+
+def _tensors(signal: Signal) -> list[Tensor]:
+    return [signal.logits_BTV, *signal.states.values()]
+
+
+def _random_like(signal: Signal, seed: int) -> Signal:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(values: Tensor) -> Tensor:
+        return torch.randn(values.shape, generator=generator).to(values)
+
+    return Signal(draw(signal.logits_BTV), {layer: draw(state) for layer, state in signal.states.items()})
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """Largest difference; infinite where a NaN is involved, 0 for nothing to compare."""
+    if one.numel() == 0:
+        return 0.0
+    largest = float((one.detach().double() - other.detach().double()).abs().max())
+    return math.inf if math.isnan(largest) else largest
+
+
+def _bounded(name: str, measured: float, tolerance: float, detail: str) -> Check:
+    passed = abs(measured) < tolerance  # false for NaN
+    return Check(name, measured, tolerance, passed, "" if passed else detail)
+
+
+def _label(term: Term, pair: LayerPair | None) -> str:
+    return term.kind if pair is None else f"{term.kind} at student {pair.student} -> teacher {pair.teacher}"
+
+
+def _teacher_of(lesson: Lesson) -> Signal:
+    if lesson.teacher is None:
+        raise ValueError("the objective compares with a teacher, and the lesson has none")
+    return lesson.teacher
