@@ -1,0 +1,230 @@
+"""Group bootstrap of ratios of sums (a corpus error rate is one), by integer weights, all draws at once.
+
+Resampling takes whole groups with replacement: utterances of one group (one recording, near-duplicate captions) are
+not independent, so a bootstrap over utterances would give intervals that are too short. With several seeds the seeds
+are drawn as well (`seed_interval`). Not here: what an error is (`wer`) and which systems are compared (`compare`).
+
+Intervals are expanded percentile intervals (Hesterberg 2015, "What teachers should know about the bootstrap", sec.
+5.1.2): the plain percentile interval is narrow by about sqrt((G-1)/G) and ignores that a t, not a normal, quantile is
+due. Simulated coverage of the nominal 95 % (1000 corpora of 1-5 short utterances a group): plain / expanded 83 / 91 %
+at 5 groups, 92 / 94 % at 20; where 3 % of the utterances loop, and dominate the errors, 77 / 87 % at 5, 88 / 90 % at
+20, 92 / 93 % at 50, 94 / 95 % at 150. BCa was not better than plain.
+
+Legend: B draws, G groups, S seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tutelage.records.document import Status
+from tutelage.records.estimate import Estimate
+
+FEW_GROUPS = 30
+"""Below this many groups the coverage of an interval is visibly short (see the simulation above)."""
+
+FEW_SEEDS = 5
+"""Fewer seeds than this say little about the spread between seeds."""
+
+_WEIGHTS_AT_ONCE = 4_000_000  # 32 MB of weights
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made.
+
+    Args:
+        draws: Bootstrap draws.
+        seed: Seed of the draws; systems that are compared must share it.
+        level: Coverage aimed at, in (0, 1).
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    draws: int = 2000
+    seed: int = 0
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.draws < 100:
+            raise ValueError(f"{self.draws} draws are too few for an interval; take 100 or more, 2000 to report it")
+        if not 0 < self.level < 1:
+            raise ValueError(f"the level is {self.level}; it must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Errors and units (words, characters, clips, seconds) summed within each group, groups in order of their names.
+
+    Args:
+        errors_SG: One row a seed (one row where there is one run), finite. A difference of two systems has the
+            differences of their errors here, and may be negative.
+        units_G: What the errors are divided by; the same for every seed.
+    """
+
+    errors_SG: Floats
+    units_G: Floats
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return int(self.units_G.size)
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return int(self.errors_SG.shape[0])
+
+    @property
+    def ratio(self) -> float:
+        """Sum of errors over sum of units, averaged over the seeds."""
+        return float((self.errors_SG.sum(axis=1) / self.units_G.sum()).mean())
+
+
+def sum_by_group(errors: npt.ArrayLike, units: npt.ArrayLike, groups: Sequence[str] | None) -> GroupSums:
+    """Sum per-utterance counts within groups.
+
+    Args:
+        errors: One number an utterance; or one row of them a seed.
+        units: One non-negative number an utterance.
+        groups: The group of each utterance; None makes each its own.
+
+    Raises:
+        ValueError: Lengths differ, a number is not finite, or there are no units, so that the ratio is undefined.
+    """
+    errors_SU = np.atleast_2d(np.asarray(errors, dtype=np.float64))
+    units_U = np.asarray(units, dtype=np.float64)
+    count = units_U.size
+    if units_U.ndim != 1 or errors_SU.shape[1:] != (count,) or (groups is not None and len(groups) != count):
+        raise ValueError(f"errors {errors_SU.shape}, units {units_U.shape} and groups must have one entry an utterance")
+    if not (np.isfinite(errors_SU).all() and np.isfinite(units_U).all() and (units_U >= 0).all()):
+        raise ValueError("errors and units must be finite, and units not negative")
+    if units_U.sum() == 0:
+        raise ValueError("the ratio is undefined: there are no units to divide by")
+    if groups is None:
+        return GroupSums(errors_SU, units_U)
+    names, index_U = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+
+    def total(row_U: Floats) -> Floats:
+        return np.bincount(index_U, weights=row_U, minlength=names.size).astype(np.float64)
+
+    return GroupSums(np.stack([total(row_U) for row_U in errors_SU]), total(units_U))
+
+
+def draw_ratios(sums: GroupSums, resampling: Resampling) -> Floats:
+    """The ratio of every seed in every draw of G groups out of G: (B, S); NaN where a draw holds no units at all.
+
+    A draw is a row of integer weights, so that it costs one product of matrices. Equal numbers of groups and equal
+    `resampling.seed` give the same draws, which pairs systems.
+    """
+    generator = np.random.default_rng(resampling.seed)
+    share_G = np.full(sums.groups, 1.0 / sums.groups)
+    rows = max(1, _WEIGHTS_AT_ONCE // sums.groups)
+    ratios_BS = np.empty((resampling.draws, sums.seeds))
+    for start in range(0, resampling.draws, rows):
+        stop = min(start + rows, resampling.draws)
+        weights_BG = generator.multinomial(sums.groups, share_G, size=stop - start).astype(np.float64)
+        units_B1 = (weights_BG @ sums.units_G)[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios_BS[start:stop] = np.where(units_B1 > 0, (weights_BG @ sums.errors_SG.T) / units_B1, np.nan)
+    return ratios_BS
+
+
+def expanded_tail(degrees: float, level: float, factor: float = 1.0) -> float:
+    """The tail of the draws to cut so that a t interval's width is kept: Phi(-factor * t_{degrees}).
+
+    Source: Hesterberg (2015), sec. 5.1.2, with factor sqrt(G / (G - 1)).
+    """
+    # Here and not at the top: scipy takes a quarter of a second that reading a corpus' counts need not wait for.
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(factor * stdtrit(degrees, (1 - level) / 2)))
+
+
+def group_interval(sums: GroupSums, resampling: Resampling, signed: bool = False) -> Estimate:
+    """The ratio with its interval over groups; for several seeds, their mean with the seeds held fixed.
+
+    One group has no interval. Where no group has an error the draws all agree and say nothing: the upper end is then
+    the exact binomial bound on the share of groups that have one, 1 - (alpha/2)^(1/G), which bounds a rate that cannot
+    pass 1 (and says so in `method`); two systems that never differ get the same bound on both sides (`signed`).
+    """
+    if sums.groups < 2:
+        return Estimate(sums.ratio, method="point: one group has no interval")
+    if not sums.errors_SG.any():
+        return _no_errors(sums, resampling, signed)
+    ratios_B = draw_ratios(sums, resampling).mean(axis=1)
+    count = sums.groups
+    tail = expanded_tail(count - 1, resampling.level, factor=float(np.sqrt(count / (count - 1))))
+    return _cut(sums.ratio, ratios_B, tail, resampling, f"group bootstrap, {resampling.draws} draws of {count} groups")
+
+
+def seed_interval(sums: GroupSums, resampling: Resampling, signed: bool = False) -> Estimate:
+    """The mean ratio over seeds with an interval for new utterances *and* new seeds.
+
+    Groups and seeds are drawn independently (two crossed factors). S - 1 of the S seeds are drawn, which makes the
+    variance of the draws' mean unbiased for so few (Rao and Wu 1988), and the tail is expanded by a t quantile with
+    Satterthwaite's degrees of freedom from the two variances. Simulated coverage of the nominal 95 %: 93-99 % for 3-8
+    seeds and 30-150 groups, loops included, where a bootstrap over groups alone falls to 66 % once seeds differ. It is
+    too wide rather than too short where seeds do not differ (97-99 %).
+
+    With one seed this is `group_interval`.
+    """
+    seeds, groups = sums.seeds, sums.groups
+    if seeds < 2 or groups < 2 or not sums.errors_SG.any():
+        return group_interval(sums, resampling, signed)
+    ratios_BS = draw_ratios(sums, resampling)
+    generator = np.random.default_rng([resampling.seed, 1])
+    weights_BS = generator.multinomial(seeds - 1, np.full(seeds, 1.0 / seeds), size=resampling.draws) / (seeds - 1)
+    by_seed = sums.errors_SG.sum(axis=1) / sums.units_G.sum()
+    between_seeds = float(by_seed.var(ddof=1)) / seeds
+    between_groups = float(np.nanvar(ratios_BS.mean(axis=1))) * groups / (groups - 1)
+    degrees = _satterthwaite((between_seeds, seeds - 1), (between_groups, groups - 1))
+    tail = expanded_tail(degrees, resampling.level)
+    method = f"bootstrap over {groups} groups and {seeds} seeds, {resampling.draws} draws"
+    return _cut(sums.ratio, (ratios_BS * weights_BS).sum(axis=1), tail, resampling, method)
+
+
+def judge_sample(groups: int, seeds: int | None = None) -> Status:
+    """Whether so many groups (and seeds, where they are a source of spread) carry an interval."""
+    if groups < FEW_GROUPS:
+        return Status(
+            "few-groups",
+            f"{groups} group{'s' if groups != 1 else ''} of held-out utterances: the interval is rough, and too short "
+            "where a few utterances dominate.",
+            f"Hold out {FEW_GROUPS} groups or more.",
+        )
+    if seeds is not None and seeds < FEW_SEEDS:
+        return Status(
+            "few-seeds",
+            f"{seeds} seed{'s' if seeds != 1 else ''}: the spread between seeds is hardly known.",
+            f"Train with {FEW_SEEDS} seeds or more, the same in every arm.",
+        )
+    return Status()
+
+
+def _cut(value: float, draws_B: Floats, tail: float, resampling: Resampling, method: str) -> Estimate:
+    # A draw without units has no ratio. It is left out; that can happen only where groups are few and some are empty.
+    low, high = np.nanquantile(draws_B, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), resampling.level, method)
+
+
+def _no_errors(sums: GroupSums, resampling: Resampling, signed: bool) -> Estimate:
+    high = 1 - ((1 - resampling.level) / 2) ** (1 / sums.groups)
+    found = "no difference" if signed else "no errors"
+    method = f"{found}: binomial bound on {sums.groups} groups"
+    return Estimate(0.0, -high if signed else 0.0, high, resampling.level, method)
+
+
+def _satterthwaite(*parts: tuple[float, int]) -> float:
+    """Degrees of freedom of a sum of variances, each given with its own degrees; the largest where all are zero."""
+    total = sum(variance for variance, _ in parts)
+    if total == 0:
+        return float(max(degrees for _, degrees in parts))
+    return float(total**2 / sum(variance**2 / degrees for variance, degrees in parts))
