@@ -17,7 +17,7 @@ CASES = [pytest.param(row, id=f"{section}-{n}") for section, rows in ROWS.items(
 
 
 @cache
-def tests_in(file: Path) -> frozenset[str]:
+def names_in(file: Path) -> frozenset[str]:
     """The names of a file's tests: `test_x`, and `TestY::test_z`."""
     names = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
@@ -32,7 +32,7 @@ def exists(name: str) -> bool:
     """Whether `tests/folder/file.py::test` names a test that is there (a whole file will not do)."""
     path, _, test = name.partition("::")
     file = ROOT / path
-    return file.is_file() and test.split("::")[-1].startswith("test_") and test in tests_in(file)
+    return file.is_file() and test.split("::")[-1].startswith("test_") and test in names_in(file)
 
 
 @pytest.mark.parametrize("row", CASES)

@@ -49,14 +49,12 @@ class Document:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN and infinities become null."""
-        return jsonable(
-            {
-                "schema": {"name": f"tutelage.{self.name}", "version": self.version},
-                "status": asdict(self.status),
-                "warnings": [asdict(warning) for warning in self.warnings],
-                **self.body,
-            }
-        )
+        head = {
+            "schema": {"name": f"tutelage.{self.name}", "version": self.version},
+            "status": asdict(self.status),
+            "warnings": [asdict(warning) for warning in self.warnings],
+        }
+        return {key: jsonable(value) for key, value in {**head, **self.body}.items()}
 
     def to_json(self) -> str:
         """One JSON document."""
