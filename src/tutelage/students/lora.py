@@ -1,0 +1,181 @@
+"""Low-rank adapters on chosen layers of a speech model, through PEFT.
+
+Covers which modules a target names, how many there must be, counting adapters at any rank without building them, and
+adding them with weights that depend on the seed alone. Does not cover the budget (`budget`), merging or saving
+(`export`). Works on the meta device for everything but `add_lora`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from tutelage.errors import InputError
+from tutelage.students.design import Lora
+
+ADAPTER = "default"
+_SELF_ONLY, _SELF_AND_CROSS = 1, 2
+
+
+def target_modules(model: Any, lora: Lora) -> tuple[str, ...]:
+    """Full names of the linear layers that get an adapter, in the model's order.
+
+    A target matches a layer inside a block by its last name, or by more of its path: `q_proj` is in self- and
+    cross-attention, `encoder_attn.q_proj` in cross-attention alone.
+
+    Args:
+        model: A WhisperForConditionalGeneration, or one on the meta device.
+        lora: Targets and scope.
+
+    Raises:
+        InputError: A target matches nothing, or not once per attention and layer as it must. The names that do exist
+            are listed.
+    """
+    candidates = _linear_layers(model, lora.scope)
+    matched: list[str] = []
+    for target in lora.targets:
+        found = [name for name, inside in candidates if _matches(inside, target)]
+        if not found:
+            raise InputError(
+                f"The LoRA target {target} matches no layer of the {_scope_name(lora)}. "
+                f"There are: {', '.join(_existing(candidates))}."
+            )
+        expected = _expected(model.config, target, lora)
+        if len(found) != expected:
+            raise InputError(
+                f"The LoRA target {target} matches {len(found)} layers of the {_scope_name(lora)}; the recipe implies "
+                f"{expected}. There are: {', '.join(_existing(candidates))}."
+            )
+        matched += found
+    wanted = set(matched)
+    if len(wanted) != len(matched):
+        raise InputError(f"The LoRA targets {', '.join(lora.targets)} name some layers twice.")
+    return tuple(name for name, _ in candidates if name in wanted)
+
+
+def expected_modules(config: Any, lora: Lora) -> int:
+    """How many layers the recipe implies, from the configuration alone.
+
+    Attention layers are once in an encoder block and twice in a decoder block (self and cross), feed-forward once.
+    """
+    return sum(_expected(config, target, lora) for target in lora.targets)
+
+
+def count_lora_params(model: Any, lora: Lora, rank: int) -> int:
+    """Parameters of the adapters at `rank`: rank * (inputs + outputs) summed over the matched layers.
+
+    Raises:
+        InputError: As `target_modules`.
+    """
+    return rank * sum(sum(_sizes(model, name)) for name in target_modules(model, lora))
+
+
+def largest_useful_rank(model: Any, lora: Lora) -> int:
+    """The rank at which the smallest matched layer's adapter spans every update of it."""
+    return min(min(_sizes(model, name)) for name in target_modules(model, lora))
+
+
+def add_lora(model: Any, lora: Lora, rank: int, seed: int) -> Any:
+    """Wrap `model` with adapters; everything else is frozen.
+
+    The update starts at zero (B is 0), A is drawn uniformly as in PEFT's default (Kaiming, a = sqrt(5)) from a
+    generator of its own, layer by layer in the order of their names: the same seed gives the same weights on every device
+    and under every version of PEFT, and the global random state is left alone.
+
+    Args:
+        model: A WhisperForConditionalGeneration; its layers are wrapped in place.
+        lora: Settings; its `rank` is not read, since it may be "auto".
+        rank: Rank of every adapter.
+        seed: Seed of A.
+
+    Returns:
+        A PeftModel whose trainable parameters are the adapters, in float32.
+
+    Raises:
+        InputError: As `target_modules`.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    names = target_modules(model, lora)
+    settings = LoraConfig(
+        r=rank,
+        lora_alpha=lora.alpha_for(rank),
+        lora_dropout=lora.dropout,
+        target_modules=list(names),
+        use_rslora=lora.use_rslora,
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]):
+        wrapped = get_peft_model(model, settings, adapter_name=ADAPTER)
+    adapted = tuple(
+        name.removeprefix("base_model.model.") for name, module in wrapped.named_modules() if _is_adapted(module)
+    )
+    if sorted(adapted) != sorted(names):
+        raise InputError(f"{len(adapted)} layers were adapted, not the {len(names)} that the targets name.")
+    _draw(wrapped, names, seed)
+    return wrapped
+
+
+def trainable_parameters(model: torch.nn.Module) -> tuple[tuple[str, torch.nn.Parameter], ...]:
+    """Name and parameter of everything that training will move."""
+    return tuple((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def _draw(wrapped: Any, names: Iterable[str], seed: int) -> None:
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    for name in sorted(names):
+        layer = wrapped.get_submodule(f"base_model.model.{name}")
+        A, B = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+        start = torch.empty(A.weight.shape, dtype=torch.float32)
+        torch.nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
+        for part, value in ((A, start), (B, torch.zeros(B.weight.shape))):
+            part.to(torch.float32)
+            with torch.no_grad():
+                part.weight.copy_(value)
+
+
+def _is_adapted(module: torch.nn.Module) -> bool:
+    return hasattr(module, "lora_A") and hasattr(module, "base_layer")
+
+
+def _linear_layers(model: Any, scope: str) -> tuple[tuple[str, str], ...]:
+    """(full name, name inside its block) of every linear layer in the blocks of the scope."""
+    halves = ("encoder", "decoder") if scope == "both" else (scope,)
+    layers = []
+    for name, module in model.named_modules():
+        parts = name.split(".")
+        in_block = len(parts) > 4 and parts[0] == "model" and parts[1] in halves and parts[2] == "layers"
+        if in_block and isinstance(module, torch.nn.Linear):
+            layers.append((name, ".".join(parts[4:])))
+    return tuple(layers)
+
+
+def _matches(inside: str, target: str) -> bool:
+    return inside == target or inside.endswith(f".{target}")
+
+
+def _expected(config: Any, target: str, lora: Lora) -> int:
+    attention = target.endswith("_proj")
+    cross = target.startswith("encoder_attn.")
+    in_decoder = _SELF_AND_CROSS if attention and "." not in target else _SELF_ONLY
+    decoder = int(config.decoder_layers) * in_decoder if lora.scope != "encoder" else 0
+    encoder = int(config.encoder_layers) if lora.scope != "decoder" and not cross else 0
+    return decoder + encoder
+
+
+def _existing(candidates: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Names that a target may use: the last names, then the longer ones."""
+    inside = list(dict.fromkeys(name for _, name in candidates))
+    return tuple(dict.fromkeys([*(name.split(".")[-1] for name in inside), *inside]))
+
+
+def _scope_name(lora: Lora) -> str:
+    return "encoder and decoder" if lora.scope == "both" else lora.scope
+
+
+def _sizes(model: Any, name: str) -> tuple[int, int]:
+    layer = model.get_submodule(name)
+    return int(layer.in_features), int(layer.out_features)
