@@ -142,7 +142,7 @@ def check_reach(
             norm, touched = _reach(term, pair, other, projectors, list(trainable.values()))
             remark = "against a random target, since the student already equals its teacher here"
         passed = math.isfinite(norm) and norm > 0
-        detail = remark if passed else _why_dead(term, pair, norm, touched, list(trainable))
+        detail = remark if passed else _why_dead(pair, norm, touched, list(trainable))
         checks.append(Check(f"gradient of {_label(term, pair)} on the student", norm, None, passed, detail))
     return checks
 
@@ -210,7 +210,7 @@ def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | 
     return [next(found) if parameter.requires_grad else None for parameter in parameters]
 
 
-def _why_dead(term: Term, pair: LayerPair | None, norm: float, touched: int, names: Sequence[str]) -> str:
+def _why_dead(pair: LayerPair | None, norm: float, touched: int, names: Sequence[str]) -> str:
     place = "the student's logits"
     if pair is not None:
         place = f"the state after student block {pair.student} (compared with teacher block {pair.teacher})"
