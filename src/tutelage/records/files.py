@@ -5,6 +5,7 @@ Not here: whole folders (a run folder or checkpoint is built beside its place an
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -17,7 +18,16 @@ from tutelage.errors import InputError, TutelageError
 from tutelage.records.document import jsonable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG}
+_REFUSED = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOENT,
+    errno.ENAMETOOLONG,
+}
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -31,7 +41,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     path = Path(os.path.realpath(path))
     data = content.encode("utf-8") if isinstance(content, str) else content
-    scratch = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    scratch = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("xb") as stream:
@@ -42,7 +52,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except OSError as error:
         raise explain_write_failure(error, path, needed_bytes=len(data)) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink()
     _flush_folder(path.parent)
 
 

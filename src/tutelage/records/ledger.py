@@ -139,8 +139,10 @@ class Ledger:
 
     def _open_to_read(self) -> sqlite3.Connection:
         address = self.path.absolute().as_uri()
-        connection = sqlite3.connect(f"{address}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+        # Not mode=ro: the last reader could then not clear away the log and leave one file.
+        connection = sqlite3.connect(f"{address}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
         try:
+            connection.execute("PRAGMA query_only = ON")
             connection.execute("SELECT count(*) FROM sqlite_master")
         except sqlite3.OperationalError:
             # A folder that we may not write to has no room for the shared-memory file that reading a WAL needs. With
@@ -179,6 +181,8 @@ class Ledger:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """SQLite's errors as ours, each with the way out."""
+        if self.path.is_dir():
+            raise InputError(f"the ledger {self.path} is a folder, and a ledger is a file. {_WAY_OUT}")
         try:
             yield
         except sqlite3.Error as error:
