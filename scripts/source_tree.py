@@ -11,7 +11,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 SOURCE = ROOT / "src" / "tutelage"
 BEGIN, END = "<!-- tree: begin (made by `make docs`) -->", "<!-- tree: end -->"
 COLUMN = 28  # where the descriptions start
-WIDTH = 110  # a longer first line is cut at a word
+WIDTH = 90  # a longer first line is cut at a word
 
 
 def tree(folder: Path, depth: int = 0) -> list[str]:
