@@ -6,7 +6,6 @@ here pickles. Buffers are not carried: neither adapters, projectors nor Whisper 
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping
 
@@ -82,7 +81,7 @@ def capture_randomness() -> dict[str, Tensor]:
         "numpy.position": torch.tensor([position, has_gauss], dtype=torch.int64),
         "numpy.gauss": torch.tensor(gauss, dtype=torch.float64),
         "python.words": torch.tensor(python_words, dtype=torch.int64),
-        "python.gauss": torch.tensor(math.nan if python_gauss is None else python_gauss, dtype=torch.float64),
+        "python.gauss": torch.tensor([python_gauss is not None, python_gauss or 0.0], dtype=torch.float64),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state()
@@ -95,9 +94,9 @@ def restore_randomness(states: Mapping[str, Tensor]) -> None:
     position, has_gauss = (int(value) for value in states["numpy.position"])
     words = states["numpy.words"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", words, position, has_gauss, float(states["numpy.gauss"])))
-    gauss = float(states["python.gauss"])
+    has_python_gauss, python_gauss = (float(value) for value in states["python.gauss"])
     python_words = tuple(int(word) for word in states["python.words"])
-    random.setstate((PYTHON_GENERATOR_VERSION, python_words, None if math.isnan(gauss) else gauss))
+    random.setstate((PYTHON_GENERATOR_VERSION, python_words, python_gauss if has_python_gauss else None))
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
 
