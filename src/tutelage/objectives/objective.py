@@ -13,6 +13,7 @@ Shape letters: B batch, T positions, V vocabulary, H hidden, N kept positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ from tutelage.objectives.likelihood import cross_entropy
 from tutelage.objectives.reduction import Reduced, gather_kept
 from tutelage.objectives.signal import Signal
 from tutelage.objectives.terms import LayerPair, Term
+
+Projectors: TypeAlias = Mapping[str, nn.Module] | nn.ModuleDict
+"""One module per layer pair, from student width to teacher width, by `LayerPair.name`."""
 
 # One row per kind; together with its row in TERM_FAMILIES a new member inherits the contract tests.
 LIKELIHOODS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Reduced]] = {"cross_entropy": cross_entropy}
@@ -93,7 +97,7 @@ class Objective:
         teacher: Signal | None,
         labels_BT: Tensor,
         keep_BT: Tensor,
-        projectors: Mapping[str, nn.Module] | nn.ModuleDict,
+        projectors: Projectors,
     ) -> dict[str, Reduced]:
         """Every term, unweighted and undivided, by its kind; float32 whatever the signals' dtype or autocast.
 
@@ -150,7 +154,7 @@ class Objective:
         student: Signal,
         teacher: Signal,
         keep_BT: Tensor,
-        projectors: Mapping[str, nn.Module] | nn.ModuleDict,
+        projectors: Projectors,
         seed: int = 0,
     ) -> dict[str, AlignmentBaselines]:
         """Mean angle of each pair, by `LayerPair.name`, beside its mean-vector and shuffled baselines, for logging."""
@@ -169,7 +173,7 @@ class Objective:
         student: Signal,
         teacher: Signal,
         keep_BT: Tensor,
-        projectors: Mapping[str, nn.Module] | nn.ModuleDict,
+        projectors: Projectors,
     ) -> dict[str, Reduced]:
         names = self._kinds_of("alignment")
         by_pair: dict[str, list[Reduced]] = {name: [] for name in names}
@@ -188,7 +192,7 @@ def _project(
     student: Signal,
     teacher: Signal,
     keep_BT: Tensor,
-    projectors: Mapping[str, nn.Module] | nn.ModuleDict,
+    projectors: Projectors,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Projected student rows, teacher rows and an all-True mask at the kept positions of one pair."""
     h_S_NH = gather_kept(student.states[pair.student], keep_BT).float()

@@ -12,19 +12,19 @@ LoRA targets, budget, tokenizers and special ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.errors import InputError, PreflightError
-from tutelage.objectives.objective import Objective
 from tutelage.objectives.signal import Signal
 from tutelage.training.checks import Check, check_teacher_frozen, check_trainable
+from tutelage.training.step import BatchT, Lesson
 from tutelage.training.term_checks import (
-    Lesson,
+    Answers,
     check_dropped,
     check_reach,
     check_zero_at_equality,
@@ -35,40 +35,6 @@ from tutelage.training.term_checks import (
 
 # Other ids at padding may change the order of a kernel's sums, never more than that.
 PADDING_TOLERANCE = 1e-5
-
-
-class SupervisedBatch(Protocol):
-    """What preflight reads of a batch itself."""
-
-    @property
-    def labels_BT(self) -> Tensor: ...  # noqa: D102, N802
-
-    @property
-    def keep_BT(self) -> Tensor: ...  # noqa: D102, N802
-
-
-BatchT = TypeVar("BatchT", bound=SupervisedBatch)
-
-
-@dataclass(frozen=True)
-class Rehearsal(Generic[BatchT]):
-    """Everything that is about to be trained, and what it is compared with.
-
-    Args:
-        objective: The terms and their layer pairs.
-        student_forward: A batch to the student's signal, with its graph; in the mode (dropout) that training uses.
-        trainable: The student's trainable parameters by name, projectors excluded.
-        projectors: One per layer pair, by `LayerPair.name`; empty without alignments.
-        teacher_forward: A batch to the teacher's signal; None for an objective without a teacher.
-        teacher: The teacher's modules, to see that they are frozen.
-    """
-
-    objective: Objective
-    student_forward: Callable[[BatchT], Signal]
-    trainable: Mapping[str, nn.Parameter]
-    projectors: Mapping[str, nn.Module] = field(default_factory=dict)
-    teacher_forward: Callable[[BatchT], Signal] | None = None
-    teacher: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -87,20 +53,22 @@ class PreflightReport:
 
 
 def preflight(
-    rehearsal: Rehearsal[BatchT],
+    lesson: Lesson[BatchT],
     batch: BatchT,
     declared: Sequence[Check] = (),
     *,
+    teacher: nn.Module | None = None,
     garbled: BatchT | None = None,
     seed: int = 0,
 ) -> PreflightReport:
     """Run every check on one real batch.
 
     Args:
-        rehearsal: What is about to be trained.
+        lesson: Who is about to learn what from whom; the student in the mode (dropout) that training uses.
         batch: A batch as training will see it.
         declared: Checks that the caller could make already: `check_targets`, `check_budget`, `check_tokens`,
             `check_settings`.
+        teacher: The teacher's modules, to see that they are frozen.
         garbled: The batch with other decoder inputs at padding (`garble_padding`): the models must not notice.
         seed: Of dropout in the student's passes, and of random targets.
 
@@ -108,15 +76,15 @@ def preflight(
         PreflightError: One line for each check that failed.
     """
     checks = list(declared)
-    if rehearsal.teacher is not None:
-        checks += check_teacher_frozen(rehearsal.teacher)
-    checks += check_trainable(rehearsal.trainable, rehearsal.teacher)
+    if teacher is not None:
+        checks += check_teacher_frozen(teacher)
+    checks += check_trainable(_trainable_of(lesson), teacher)
     devices = list(range(torch.cuda.device_count()))
     try:
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            checks += _checks_on(rehearsal, batch, garbled, seed)
-    except InputError as error:  # vocabularies or widths that cannot be compared
-        checks += [Check("terms that cannot be evaluated", 1, 0, False, fault) for fault in error.faults]
+            checks += _checks_on(lesson, batch, garbled, seed)
+    except (InputError, PreflightError) as error:  # widths that cannot be compared; a teacher that refuses to answer
+        checks += [Check("terms that cannot be evaluated", 1, 0, False, line) for line in str(error).splitlines()]
     failed = [check for check in checks if not check.passed]
     if failed:
         raise PreflightError("\n".join(f"preflight: {check.line}" for check in failed))
@@ -138,44 +106,45 @@ def garble_padding(ids_BT: Tensor, keep_BT: Tensor, vocabulary: int, seed: int =
     return torch.where(positions_T > last_B1, drawn_BT.to(ids_BT), ids_BT)
 
 
-def _checks_on(rehearsal: Rehearsal[BatchT], batch: BatchT, garbled: BatchT | None, seed: int) -> list[Check]:
-    checks = []
-    teacher = None
-    if rehearsal.teacher_forward is not None:
-        teacher = _teach(rehearsal.teacher_forward, batch)
-        checks.append(_check_repeatable(teacher, _teach(rehearsal.teacher_forward, batch)))
-    lesson = Lesson(_learn(rehearsal, batch, seed), teacher, batch.labels_BT, batch.keep_BT)
-    objective, projectors = rehearsal.objective, rehearsal.projectors
+def _checks_on(lesson: Lesson[BatchT], batch: BatchT, garbled: BatchT | None, seed: int) -> list[Check]:
     kept = int(batch.keep_BT.sum())
     if kept == 0:
-        return [*checks, Check("supervised positions", 0, None, False, "the batch supervises nothing; see keep_BT")]
-    checks.append(Check("supervised positions", kept, None, True))
-    if objective.needs_teacher:
-        checks += check_zero_at_equality(objective, lesson)
-        checks += check_zero_at_projection(objective, lesson, projectors)
-    checks.append(check_dropped(objective, lesson, projectors))
-    checks += check_reach(objective, lesson, projectors, rehearsal.trainable, seed)
+        return [Check("supervised positions", 0, None, False, "the batch supervises nothing; see keep_BT")]
+    checks = [Check("supervised positions", kept, None, True)]
+    objective, projectors = lesson.objective, lesson.projectors
+    answers = _ask(lesson, batch, seed)
+    if answers.teacher is not None:
+        checks.append(_check_repeatable(answers.teacher, _ask_teacher(lesson, batch)))
+        checks += check_zero_at_equality(objective, answers)
+        checks += check_zero_at_projection(objective, answers, projectors)
+    checks.append(check_dropped(objective, answers, projectors))
+    checks += check_reach(objective, answers, projectors, _trainable_of(lesson), seed)
     if garbled is not None:
-        other_teacher = None
-        if rehearsal.teacher_forward is not None:
-            other_teacher = _teach(rehearsal.teacher_forward, garbled)
-        other = Lesson(_learn(rehearsal, garbled, seed), other_teacher, garbled.labels_BT, garbled.keep_BT)
-        checks.append(_check_padding(rehearsal, lesson, other))
+        checks.append(_check_padding(lesson, answers, _ask(lesson, garbled, seed)))
     return checks
 
 
-def _learn(rehearsal: Rehearsal[BatchT], batch: BatchT, seed: int) -> Signal:
+def _trainable_of(lesson: Lesson[BatchT]) -> dict[str, nn.Parameter]:
+    """The student's own; projectors do not count as learning."""
+    return {name: parameter for name, parameter in lesson.student.named_parameters() if parameter.requires_grad}
+
+
+def _ask(lesson: Lesson[BatchT], batch: BatchT, seed: int) -> Answers:
     torch.manual_seed(seed)  # the same dropout in every pass; the caller's random state is put back
-    return rehearsal.student_forward(batch)
+    return Answers(lesson.student_forward(batch), _ask_teacher(lesson, batch), batch.labels_BT, batch.keep_BT)
 
 
-def _teach(forward: Callable[[BatchT], Signal], batch: BatchT) -> Signal:
+def _ask_teacher(lesson: Lesson[BatchT], batch: BatchT) -> Signal | None:
+    if lesson.teacher_forward is None or not lesson.objective.needs_teacher:
+        return None
     with torch.no_grad():
-        return forward(batch)
+        return lesson.teacher_forward(batch)
 
 
-def _check_repeatable(first: Signal, second: Signal) -> Check:
+def _check_repeatable(first: Signal, second: Signal | None) -> Check:
     """Two passes of the teacher agree to the bit, wherever they are finite or not."""
+    if second is None:
+        raise ValueError("a second pass is needed to compare with the first")
     pairs = [(first.logits_BTV, second.logits_BTV)]
     pairs += [(state, second.states[layer]) for layer, state in first.states.items()]
     differing = sum(int((~torch.isclose(a, b, rtol=0, atol=0, equal_nan=True)).sum()) for a, b in pairs)
@@ -185,12 +154,12 @@ def _check_repeatable(first: Signal, second: Signal) -> Check:
     )
 
 
-def _check_padding(rehearsal: Rehearsal[BatchT], lesson: Lesson, garbled: Lesson) -> Check:
+def _check_padding(lesson: Lesson[BatchT], answers: Answers, garbled: Answers) -> Check:
     """Other ids at padding move no term and no gradient, relative to their size."""
-    parameters = list(rehearsal.trainable.values())
+    parameters = list(_trainable_of(lesson).values())
     values, gradients = [], []
-    for part in (lesson, garbled):
-        losses = list(term_losses(rehearsal.objective, part, rehearsal.projectors).values())
+    for part in (answers, garbled):
+        losses = list(term_losses(lesson.objective, part, lesson.projectors).values())
         values.append(torch.stack(losses).detach().double().cpu())
         gradients.append(gradient_vector(torch.stack(losses).sum(), parameters))
     measured = max(_relative(*values), _relative(*gradients))

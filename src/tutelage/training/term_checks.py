@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tutelage.objectives.objective import Objective
+from tutelage.objectives.objective import Objective, Projectors
 from tutelage.objectives.signal import Signal
 from tutelage.objectives.terms import LayerPair, Term
 from tutelage.training.checks import NAMED_AT_MOST, Check
@@ -27,7 +27,7 @@ ZERO_OF_ANGLE = 2e-6
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Answers:
     """One batch as both models answered it.
 
     Args:
@@ -43,10 +43,10 @@ class Lesson:
     keep_BT: Tensor
 
 
-def term_losses(objective: Objective, lesson: Lesson, projectors: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """The mean of every term over the lesson's kept positions, unscaled, each a scalar with its graph."""
+def term_losses(objective: Objective, answers: Answers, projectors: Projectors) -> dict[str, Tensor]:
+    """The mean of every term over the batch's kept positions, unscaled, each a scalar with its graph."""
     plain = Objective([Term(term.kind, 1.0, term.temperature) for term in objective.terms.values()], objective.pairs)
-    reduced = plain.evaluate(lesson.student, lesson.teacher, lesson.labels_BT, lesson.keep_BT, projectors)
+    reduced = plain.evaluate(answers.student, answers.teacher, answers.labels_BT, answers.keep_BT, projectors)
     return {name: part.total / max(1.0, float(part.count)) for name, part in reduced.items()}
 
 
@@ -72,16 +72,16 @@ def alignment_tolerance(kind: str, dtype: torch.dtype, mean_square: float) -> fl
 
 
 @torch.no_grad()
-def check_zero_at_equality(objective: Objective, lesson: Lesson) -> list[Check]:
+def check_zero_at_equality(objective: Objective, answers: Answers) -> list[Check]:
     """Every divergence, and every alignment at every mapped pair, is zero on (teacher, teacher).
 
     Projectors are replaced by the identity; the student's state of a pair is the teacher's mapped state.
     """
     checks = []
     for term, pair in _parts(objective, ("divergence", "alignment")):
-        teacher = _teacher_of(lesson)
+        teacher = _teacher_of(answers)
         states = {pair.student: teacher.states[pair.teacher]} if pair else {}
-        equal = Lesson(Signal(teacher.logits_BTV, states), teacher, lesson.labels_BT, lesson.keep_BT)
+        equal = Answers(Signal(teacher.logits_BTV, states), teacher, answers.labels_BT, answers.keep_BT)
         projectors = {pair.name: nn.Identity()} if pair else {}
         value = _value(term, pair, equal, projectors)
         tolerance = ZERO_OF_ANGLE if term.kind == "angle" else ZERO
@@ -91,7 +91,7 @@ def check_zero_at_equality(objective: Objective, lesson: Lesson) -> list[Check]:
 
 
 @torch.no_grad()
-def check_zero_at_projection(objective: Objective, lesson: Lesson, projectors: Mapping[str, nn.Module]) -> list[Check]:
+def check_zero_at_projection(objective: Objective, answers: Answers, projectors: Projectors) -> list[Check]:
     """Every alignment is zero, within the teacher's dtype, when the teacher's state is the student's projection.
 
     This is the check for real projectors, where student and teacher widths differ: h_T := P(h_S).
@@ -100,12 +100,12 @@ def check_zero_at_projection(objective: Objective, lesson: Lesson, projectors: M
     for term, pair in _parts(objective, ("alignment",)):
         if pair is None:
             continue
-        teacher = _teacher_of(lesson)
+        teacher = _teacher_of(answers)
         dtype = teacher.states[pair.teacher].dtype
-        target = projectors[pair.name](lesson.student.states[pair.student].float()).to(dtype)
+        target = projectors[pair.name](answers.student.states[pair.student].float()).to(dtype)
         moved = Signal(teacher.logits_BTV, {pair.teacher: target})
-        value = _value(term, pair, Lesson(lesson.student, moved, lesson.labels_BT, lesson.keep_BT), projectors)
-        mean_square = float(target[lesson.keep_BT].float().square().mean())
+        value = _value(term, pair, Answers(answers.student, moved, answers.labels_BT, answers.keep_BT), projectors)
+        mean_square = float(target[answers.keep_BT].float().square().mean())
         tolerance = alignment_tolerance(term.kind, dtype, mean_square)
         detail = "is not zero when the teacher's state is the student's own projection; is its state finite?"
         checks.append(_bounded(f"{_label(term, pair)} on (P(student), student)", value, tolerance, detail))
@@ -114,8 +114,8 @@ def check_zero_at_projection(objective: Objective, lesson: Lesson, projectors: M
 
 def check_reach(
     objective: Objective,
-    lesson: Lesson,
-    projectors: Mapping[str, nn.Module],
+    answers: Answers,
+    projectors: Projectors,
     trainable: Mapping[str, nn.Parameter],
     seed: int = 0,
 ) -> list[Check]:
@@ -126,7 +126,7 @@ def check_reach(
 
     Args:
         objective: Terms and pairs.
-        lesson: With the graph of the student's pass.
+        answers: With the graph of the student's pass.
         projectors: By pair name; their own gradients do not count.
         trainable: The student's trainable parameters, by name.
         seed: Of the random target.
@@ -135,10 +135,10 @@ def check_reach(
     for term, pair in _parts(objective, ("likelihood", "divergence", "alignment")):
         if term.weight == 0:
             continue
-        norm, touched = _reach(term, pair, lesson, projectors, list(trainable.values()))
+        norm, touched = _reach(term, pair, answers, projectors, list(trainable.values()))
         remark = ""
-        if norm == 0 and touched and lesson.teacher is not None and term.family != "likelihood":
-            other = Lesson(lesson.student, _random_like(lesson.teacher, seed), lesson.labels_BT, lesson.keep_BT)
+        if norm == 0 and touched and answers.teacher is not None and term.family != "likelihood":
+            other = Answers(answers.student, _random_like(answers.teacher, seed), answers.labels_BT, answers.keep_BT)
             norm, touched = _reach(term, pair, other, projectors, list(trainable.values()))
             remark = "against a random target, since the student already equals its teacher here"
         passed = math.isfinite(norm) and norm > 0
@@ -147,15 +147,21 @@ def check_reach(
     return checks
 
 
-def check_dropped(objective: Objective, lesson: Lesson, projectors: Mapping[str, nn.Module]) -> Check:
-    """NaN at dropped positions of both signals and -100 in the labels change neither a loss nor a gradient."""
-    dropped_BT = ~lesson.keep_BT
-    clean, spoiled = _leaf_lesson(lesson), _leaf_lesson(lesson, dropped_BT)
+def check_dropped(objective: Objective, answers: Answers, projectors: Projectors) -> Check:
+    """NaN at dropped positions of both signals and -100 in the labels change neither a loss nor a gradient.
+
+    Gradients on the student's signal (exactly 0 where dropped) and on the projectors, compared to the bit.
+    """
+    dropped_BT = ~answers.keep_BT
+    clean, spoiled = _leaf_answers(answers), _leaf_answers(answers, dropped_BT)
     measured = 0.0
     before, after = term_losses(objective, clean, projectors), term_losses(objective, spoiled, projectors)
     for name in before:
         measured = max(measured, _distance(before[name], after[name]))
-    gradients = [_leaf_gradients(losses, part) for losses, part in ((before, clean), (after, spoiled))]
+    weights = [weight for projector in projectors.values() for weight in projector.parameters()]
+    vectors = [gradient_vector(_sum(losses), weights) for losses in (before, after)]
+    measured = max(measured, _distance(*vectors))
+    gradients = [_leaf_gradients(_sum(losses), part) for losses, part in ((before, clean), (after, spoiled))]
     for one, other in zip(*gradients, strict=True):
         measured = max(measured, _distance(one, other), _distance(other[dropped_BT], torch.zeros(())))
     detail = "" if bool(dropped_BT.any()) else "the batch has no dropped position"
@@ -182,23 +188,23 @@ def _parts(objective: Objective, families: Sequence[str]) -> Iterator[tuple[Term
             yield from ((term, pair) for pair in objective.pairs) if term.family == "alignment" else [(term, None)]
 
 
-def _value(term: Term, pair: LayerPair | None, lesson: Lesson, projectors: Mapping[str, nn.Module]) -> float:
-    return float(_loss(term, pair, lesson, projectors).detach())
+def _value(term: Term, pair: LayerPair | None, answers: Answers, projectors: Projectors) -> float:
+    return float(_loss(term, pair, answers, projectors).detach())
 
 
-def _loss(term: Term, pair: LayerPair | None, lesson: Lesson, projectors: Mapping[str, nn.Module]) -> Tensor:
-    return term_losses(Objective([term], [pair] if pair else []), lesson, projectors)[term.kind]
+def _loss(term: Term, pair: LayerPair | None, answers: Answers, projectors: Projectors) -> Tensor:
+    return term_losses(Objective([term], [pair] if pair else []), answers, projectors)[term.kind]
 
 
 def _reach(
     term: Term,
     pair: LayerPair | None,
-    lesson: Lesson,
-    projectors: Mapping[str, nn.Module],
+    answers: Answers,
+    projectors: Projectors,
     parameters: Sequence[nn.Parameter],
 ) -> tuple[float, int]:
     """Norm of the term's gradient on the parameters, and how many of them its graph contains."""
-    found = [g for g in _gradients(_loss(term, pair, lesson, projectors), parameters) if g is not None]
+    found = [g for g in _gradients(_loss(term, pair, answers, projectors), parameters) if g is not None]
     return math.sqrt(sum(float(gradient.double().square().sum()) for gradient in found)), len(found)
 
 
@@ -229,7 +235,7 @@ def _why_dead(pair: LayerPair | None, norm: float, touched: int, names: Sequence
     )
 
 
-def _leaf_lesson(lesson: Lesson, dropped_BT: Tensor | None = None) -> Lesson:
+def _leaf_answers(answers: Answers, dropped_BT: Tensor | None = None) -> Answers:
     """A copy whose student tensors are leaves of their own, with NaN and -100 at the dropped positions."""
 
     def copy(values: Tensor) -> Tensor:
@@ -241,18 +247,22 @@ def _leaf_lesson(lesson: Lesson, dropped_BT: Tensor | None = None) -> Lesson:
     def copy_signal(signal: Signal) -> Signal:
         return Signal(copy(signal.logits_BTV), {layer: copy(state) for layer, state in signal.states.items()})
 
-    student = copy_signal(lesson.student)
+    student = copy_signal(answers.student)
     for tensor in _tensors(student):
         tensor.requires_grad_()
-    labels_BT = lesson.labels_BT if dropped_BT is None else lesson.labels_BT.masked_fill(dropped_BT, -100)
-    teacher = None if lesson.teacher is None else copy_signal(lesson.teacher)
-    return Lesson(student, teacher, labels_BT, lesson.keep_BT)
+    labels_BT = answers.labels_BT if dropped_BT is None else answers.labels_BT.masked_fill(dropped_BT, -100)
+    teacher = None if answers.teacher is None else copy_signal(answers.teacher)
+    return Answers(student, teacher, labels_BT, answers.keep_BT)
 
 
-def _leaf_gradients(losses: Mapping[str, Tensor], lesson: Lesson) -> list[Tensor]:
-    leaves = _tensors(lesson.student)
-    found = _gradients(torch.stack(list(losses.values())).sum(), leaves)
+def _leaf_gradients(loss: Tensor, answers: Answers) -> list[Tensor]:
+    leaves = _tensors(answers.student)
+    found = _gradients(loss, leaves)
     return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
+
+
+def _sum(losses: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()
 
 
 def _tensors(signal: Signal) -> list[Tensor]:
@@ -285,7 +295,7 @@ def _label(term: Term, pair: LayerPair | None) -> str:
     return term.kind if pair is None else f"{term.kind} at student {pair.student} -> teacher {pair.teacher}"
 
 
-def _teacher_of(lesson: Lesson) -> Signal:
-    if lesson.teacher is None:
-        raise ValueError("the objective compares with a teacher, and the lesson has none")
-    return lesson.teacher
+def _teacher_of(answers: Answers) -> Signal:
+    if answers.teacher is None:
+        raise ValueError("the objective compares with a teacher, and there is no teacher's signal")
+    return answers.teacher
