@@ -1,0 +1,92 @@
+"""Many small smooth minimisations at once, by a grid and then a compass with Newton steps.
+
+Covers: problems of one or two bounded variables, one problem a row, all rows together in numpy. Does not cover:
+constraints beyond bounds (eliminate them first), nor more variables (the grid would not scale).
+
+A law's optimum is asked for at many budgets at a time, on surfaces that are flat along one direction; a start from a
+grid makes the result independent of starting points, and the rows share every numpy call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+
+from tutelage.laws.supervised import FloatArray
+
+_GRID_POINTS = {1: 129, 2: 41}
+_SMALLEST_STEP = 1e-7
+"""Steps below this move the loss by less than float64 resolves: the surfaces are quadratic at their minimum."""
+_SHRINK = 0.25
+_MOST_ROUNDS = 200
+
+
+def minimise(
+    objective: Callable[[FloatArray], FloatArray], low: FloatArray, high: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """The minimum of each row's objective within its bounds.
+
+    Args:
+        objective: Takes points of shape (rows, points, variables) and returns values of shape (rows, points); infinity
+            marks a point that is not allowed. Row r of the result may only depend on row r of the points.
+        low: Lower bounds, shape (rows, variables) with one or two variables.
+        high: Upper bounds, of the same shape.
+
+    Returns:
+        The minimisers, shape (rows, variables), and the minima, shape (rows,); infinity where no grid point is allowed.
+    """
+    rows, variables = low.shape
+    points = _GRID_POINTS[variables]
+    unit = np.array(list(product(np.linspace(0.0, 1.0, points), repeat=variables)))
+    grid = low[:, None, :] + unit[None] * (high - low)[:, None, :]
+    values = np.asarray(objective(grid))
+    first = np.argmin(values, axis=1)
+    every = np.arange(rows)
+    centre, least = grid[every, first], values[every, first]
+    # The centre comes first so that argmin keeps it on a tie.
+    compass = np.array(sorted(product((-1.0, 0.0, 1.0), repeat=variables), key=lambda offset: (any(offset), offset)))
+    span = (high - low) / (points - 1)
+    step = np.ones(rows)
+    for _ in range(_MOST_ROUNDS):
+        reach = step[:, None] * span
+        stencil = np.clip(centre[:, None, :] + compass[None] * reach[:, None, :], low[:, None, :], high[:, None, :])
+        around = np.asarray(objective(stencil))
+        newton = np.clip(centre + _newton_step(compass, around) * reach, low, high)[:, None, :]
+        candidates = np.concatenate([stencil, newton], axis=1)
+        heights = np.concatenate([around, np.asarray(objective(newton))], axis=1)
+        best = np.argmin(heights, axis=1)
+        moved = (best > 0) & (best < len(compass))
+        centre, least = candidates[every, best], heights[every, best]
+        step = np.where(moved, step, step * _SHRINK)
+        if np.all(step < _SMALLEST_STEP):
+            break
+    return centre, least
+
+
+def _newton_step(compass: FloatArray, around: FloatArray) -> FloatArray:
+    """The step to the minimum of the quadratic through each stencil, in stencil units; 0 where there is none."""
+    variables = compass.shape[1]
+    place = {tuple(offset): index for index, offset in enumerate(compass.tolist())}
+    axes = np.eye(variables)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        plus = np.stack([around[:, place[tuple(axis)]] for axis in axes], axis=1)
+        minus = np.stack([around[:, place[tuple(-axis)]] for axis in axes], axis=1)
+        slope, bend = 0.5 * (plus - minus), plus + minus - 2.0 * around[:, :1]
+        if variables == 1:
+            found = bend[:, :1] > 0
+            return np.where(found, np.clip(-slope / np.where(found, bend, 1.0), -4.0, 4.0), 0.0)
+        cross = 0.25 * (
+            around[:, place[1.0, 1.0]]
+            + around[:, place[-1.0, -1.0]]
+            - around[:, place[1.0, -1.0]]
+            - around[:, place[-1.0, 1.0]]
+        )
+        determinant = bend[:, 0] * bend[:, 1] - cross**2
+        found = (determinant > 0) & (bend[:, 0] > 0) & np.isfinite(slope).all(axis=1)
+        safe = np.where(found, determinant, 1.0)
+        step = -np.stack(
+            [bend[:, 1] * slope[:, 0] - cross * slope[:, 1], bend[:, 0] * slope[:, 1] - cross * slope[:, 0]], axis=1
+        )
+        return np.where(found[:, None], np.clip(step / safe[:, None], -4.0, 4.0), 0.0)

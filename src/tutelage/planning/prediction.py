@@ -1,0 +1,133 @@
+"""One prediction of a law, with bands and cautions: what `tutelage predict` answers.
+
+Covers: a student with a teacher given by its loss or by its size and tokens. Does not cover: dividing a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tutelage.laws.distillation import DistillationLaw
+from tutelage.laws.law import Equation, Law
+from tutelage.laws.rounding import banded
+from tutelage.laws.supervised import FloatArray
+from tutelage.laws.validity import cautions
+from tutelage.records.document import Caution, Document
+from tutelage.records.estimate import Estimate
+from tutelage.units import Nats, Params, Tokens
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Losses in nats per token; None where the law or the question leaves one open.
+
+    Args:
+        student_loss: The student's loss with the given teacher.
+        supervised_loss: The loss of ordinary training with the student's size and tokens.
+        best_teacher_loss: The loss of the teacher that serves this student best.
+        best_student_loss: What the student reaches with that teacher.
+        teacher_loss: The teacher's loss, given or predicted.
+        law: Name of the law.
+        warnings: Inputs outside the range that the law was fitted on.
+    """
+
+    student_loss: Estimate | None
+    supervised_loss: Estimate
+    best_teacher_loss: Estimate | None
+    best_student_loss: Estimate | None
+    teacher_loss: Estimate | None
+    law: str
+    warnings: tuple[Caution, ...]
+
+    def document(self) -> Document:
+        """The document of `tutelage predict`."""
+        return Document("predict", {**dict(self._losses()), "law": self.law}, warnings=self.warnings)
+
+    def rows(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The known losses by name, each with value, low end, high end and method, as text."""
+        return [(name.replace("_", " "), _row(estimate)) for name, estimate in self._losses() if estimate is not None]
+
+    def _losses(self) -> Iterator[tuple[str, Estimate | None]]:
+        for name in ("student_loss", "supervised_loss", "best_teacher_loss", "best_student_loss", "teacher_loss"):
+            yield name, getattr(self, name)
+
+
+def predict(
+    law: Law,
+    student_params: Params,
+    student_tokens: Tokens,
+    teacher_loss: Nats | None = None,
+    teacher_params: Params | None = None,
+    teacher_tokens: Tokens | None = None,
+) -> Prediction:
+    """What `law` says of one student.
+
+    Args:
+        law: The law; a supervised law predicts `supervised_loss` alone.
+        student_params: N_S, as the law counts parameters.
+        student_tokens: D_S.
+        teacher_loss: L_T in nats per token, where it was measured.
+        teacher_params: N_T, where L_T is to be predicted.
+        teacher_tokens: D_T, likewise.
+
+    Returns:
+        The losses that the law can tell, with a rounding band where its coefficients were printed.
+    """
+    supervised = banded(law, lambda equation: equation.supervised.predict(np.asarray(student_params), student_tokens))
+    inputs: dict[str, float | None] = {"student_params": student_params, "student_tokens": student_tokens}
+    if law.distillation is None:
+        ignored = () if teacher_loss is None and teacher_params is None else (_no_teacher(law),)
+        return Prediction(None, supervised, None, None, None, law.name, cautions(law, inputs) + ignored)
+
+    def teacher(equation: Equation) -> FloatArray:
+        if teacher_params is not None and teacher_tokens is not None:
+            return equation.supervised.predict(np.asarray(teacher_params), teacher_tokens)
+        return np.asarray(np.nan if teacher_loss is None else teacher_loss)
+
+    def student(equation: Equation) -> FloatArray:
+        return _distillation(equation).predict(student_params, student_tokens, teacher(equation))
+
+    def best(equation: Equation, which: int) -> FloatArray:
+        found = _distillation(equation).best_teacher_loss(student_params, student_tokens)
+        return np.asarray(found[which])
+
+    teacher_estimate = None
+    if teacher_params is not None:
+        teacher_estimate = banded(law, teacher)
+    elif teacher_loss is not None:
+        teacher_estimate = Estimate(teacher_loss, method="given")
+    if teacher_estimate is not None:
+        inputs |= {
+            "teacher_params": teacher_params,
+            "teacher_tokens": teacher_tokens,
+            "teacher_loss": teacher_estimate.value,
+            "loss_ratio": teacher_estimate.value / supervised.value,
+        }
+    return Prediction(
+        student_loss=None if teacher_estimate is None else banded(law, student),
+        supervised_loss=supervised,
+        best_teacher_loss=banded(law, lambda equation: best(equation, 0)),
+        best_student_loss=banded(law, lambda equation: best(equation, 1)),
+        teacher_loss=teacher_estimate,
+        law=law.name,
+        warnings=cautions(law, inputs),
+    )
+
+
+def _distillation(equation: Equation) -> DistillationLaw:
+    if not isinstance(equation, DistillationLaw):
+        raise TypeError("a student's loss needs a distillation law")
+    return equation
+
+
+def _no_teacher(law: Law) -> Caution:
+    text = f"{law.name} is a supervised law and says nothing of distillation; the teacher is not used"
+    return Caution("teacher-not-used", "teacher", None, None, text)
+
+
+def _row(estimate: Estimate) -> tuple[str, ...]:
+    ends = ["" if end is None else f"{end:.4f}" for end in (estimate.low, estimate.high)]
+    return (f"{estimate.value:.4f}", *ends, "" if estimate.method == "point" else estimate.method)

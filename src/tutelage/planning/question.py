@@ -1,0 +1,89 @@
+"""What is asked of a plan: a student, one kind of budget, and the teachers at hand.
+
+Covers: the question as a checked value. Does not cover: reading it from a command line.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tutelage.errors import InputError
+from tutelage.planning.scenarios import HIGHEST, LOWEST, Teacher
+from tutelage.units import Flops, Nats, Params, Tokens, format_quantity
+
+
+@dataclass(frozen=True)
+class Question:
+    """A student and exactly one of a compute budget, a token budget and a target loss.
+
+    Args:
+        student_params: N_S, parameters as the law counts them.
+        compute: FLOPs that one student may cost, its share of the teacher included.
+        tokens: Tokens that the student is trained on.
+        target_loss: Loss that the student should reach, nats per token.
+        teachers: Teachers that exist, of different names.
+        students: How many students of this kind share a teacher and its logits.
+        modality: What the student reads; a law of another modality is not applied.
+
+    Raises:
+        InputError: With every fault.
+    """
+
+    student_params: Params
+    compute: Flops | None = None
+    tokens: Tokens | None = None
+    target_loss: Nats | None = None
+    teachers: tuple[Teacher, ...] = ()
+    students: int = 1
+    modality: str = "text"
+
+    def __post_init__(self) -> None:
+        budgets = {"compute": self.compute, "tokens": self.tokens, "target_loss": self.target_loss}
+        given = [name for name, value in budgets.items() if value is not None]
+        faults = [] if len(given) == 1 else [_one_budget(given)]
+        numbers = {"student_params": self.student_params, **{name: budgets[name] for name in given}}
+        for teacher in self.teachers:
+            numbers |= {
+                f"teacher {teacher.name}: params": teacher.params,
+                f"teacher {teacher.name}: loss": teacher.loss,
+            }
+        faults += [
+            f"{name} is {value}; it must be a finite number greater than 0"
+            for name, value in numbers.items()
+            if value is not None and not (math.isfinite(value) and value > 0)
+        ]
+        names = [teacher.name for teacher in self.teachers]
+        faults += [f"two teachers are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
+        if self.students < 1:
+            faults.append(f"students is {self.students}; it must be at least 1")
+        if faults:
+            raise InputError(faults)
+
+    @property
+    def budget(self) -> str:
+        """The kind of budget: "compute", "tokens" or "target_loss"."""
+        if self.compute is not None:
+            return "compute"
+        return "tokens" if self.tokens is not None else "target_loss"
+
+    def require_within_bounds(self) -> None:
+        """Check that the given size and tokens lie in the range that a plan chooses within.
+
+        Raises:
+            InputError: With every fault.
+        """
+        low, high = format_quantity(LOWEST), format_quantity(HIGHEST)
+        faults = [
+            f"{name} is {format_quantity(value)}; a plan is made within {low} to {high}"
+            for name, value in (("student_params", self.student_params), ("tokens", self.tokens))
+            if value is not None and not LOWEST <= value <= HIGHEST
+        ]
+        if faults:
+            raise InputError(faults)
+
+
+def _one_budget(given: list[str]) -> str:
+    if not given:
+        return "no budget: give one of compute, tokens and target_loss"
+    return f"{' and '.join(given)} are given; give one of compute, tokens and target_loss"

@@ -1,0 +1,96 @@
+"""A plan in words and in rows of a table.
+
+Covers: plain text that a terminal, a log or a report can show. Does not cover: drawing the table.
+"""
+
+from __future__ import annotations
+
+from tutelage.planning.parts import ScenarioPlan
+from tutelage.planning.plan import Plan
+from tutelage.records.estimate import Estimate
+from tutelage.units import format_quantity
+
+HEADERS = (
+    "scenario",
+    "student loss",
+    "band",
+    "student tokens",
+    "teacher",
+    "teacher tokens",
+    "teacher loss",
+    "FLOPs",
+    "student/logits/teacher",
+    "gain",
+)
+
+
+def rows(plan: Plan) -> list[list[str]]:
+    """One row a scenario, then ordinary training; the columns are `HEADERS`."""
+    table = [_row(name, scenario) for name, scenario in plan.scenarios.items() if scenario is not None]
+    ordinary = plan.supervised
+    if ordinary is not None:
+        loss, band = _loss(ordinary.loss), _band(ordinary.loss)
+        flops = _count(ordinary.compute)
+        table.append(["train, same size", loss, band, _count(ordinary.tokens), "", "", "", flops, "", ""])
+        free = ordinary.compute_optimal
+        if free is not None:
+            name = f"train, {_count(free.params)}"
+            table.append([name, _loss(free.loss), _band(free.loss), _count(free.tokens), "", "", "", "", "", ""])
+    return table
+
+
+def _row(name: str, scenario: ScenarioPlan) -> list[str]:
+    shares = "/".join(f"{share.value:.2f}".lstrip("0") or "0" for share in scenario.shares.values())
+    return [
+        f"{name} ({scenario.teacher})" if scenario.teacher else name,
+        _loss(scenario.student_loss),
+        _band(scenario.student_loss),
+        _count(scenario.student_tokens),
+        _count(scenario.teacher_params),
+        _count(scenario.teacher_tokens),
+        _loss(scenario.teacher_loss),
+        _count(scenario.compute),
+        shares,
+        f"{scenario.gain.value:+.4f}",
+    ]
+
+
+def in_words(plan: Plan) -> str:
+    """The verdict, where distilling pays along compute, the teachers in order, and the caveats."""
+    lines = [plan.verdict.text]
+    if plan.verdict.choice is not None:
+        lines.append(f"(No probability: {plan.verdict.reason}.)")
+    if plan.crossover:
+        lines += ["", "Distil or train, along compute, at this size:"]
+        lines += [f"  {name}: {crossover.text}" for name, crossover in plan.crossover.items()]
+    if plan.teachers:
+        lines += ["", "Teachers, best first:"]
+        lines += [f"  {_teacher(plan, index)}" for index in range(len(plan.teachers))]
+    if plan.caveats:
+        lines += ["", "Mind:", *(f"  - {caveat}" for caveat in plan.caveats)]
+    return "\n".join(lines)
+
+
+def _teacher(plan: Plan, index: int) -> str:
+    ranked = plan.teachers[index]
+    name = f"{ranked.teacher.name} ({format_quantity(ranked.teacher.params)}, loss {ranked.teacher.loss:.4g})"
+    if ranked.student_loss is None or ranked.lost is None or ranked.best_teacher_loss is None:
+        return f"{name}: cannot serve this question"
+    return (
+        f"{name}: the student reaches {ranked.student_loss.value:.4f}; {ranked.side} by {ranked.lost.value:.4f} nats "
+        f"(a teacher of loss {ranked.best_teacher_loss.value:.3f} would serve these tokens best)"
+    )
+
+
+def _loss(estimate: Estimate) -> str:
+    return f"{estimate.value:.4f}"
+
+
+def _band(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:.3f}-{estimate.high:.3f}"
+
+
+def _count(estimate: Estimate | None) -> str:
+    return "" if estimate is None else format_quantity(estimate.value)
