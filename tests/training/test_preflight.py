@@ -194,7 +194,7 @@ def test_a_path_whose_gradients_are_all_zero_is_refused() -> None:
         return Signal(signal.logits_BTV.detach() + 0 * signal.logits_BTV, signal.states)
 
     run.lesson = replace(run.lesson, student_forward=cut)
-    assert "every gradient is 0" in run.failures()[0]
+    assert "their gradients are 0" in run.failures()[0]
 
 
 def test_a_student_that_equals_its_teacher_is_not_taken_for_a_dead_path() -> None:

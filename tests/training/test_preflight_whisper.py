@@ -97,10 +97,30 @@ def make_setting(lora: Lora, spoil: Callable[[torch.nn.Module], None] = lambda s
 def test_a_shrunk_student_with_decoder_adapters_passes() -> None:
     report = make_setting(Lora(dropout=0.1)).check()
     measured = {check.name: check.measured for check in report.checks}
+    details = {check.name: check.detail for check in report.checks}
     assert measured["LoRA targets matched"] == 8
     assert measured["effect of garbage at dropped positions"] == 0
     assert measured["angle at student 2 -> teacher 4 on (teacher, teacher)"] < 2e-6
-    assert measured["gradient of angle at student 1 -> teacher 1 on the student"] > 0
+    # Block 1 is the teacher's own until the adapters move, so only a random target can show that its path is alive.
+    assert measured["gradient of angle at student 1 -> teacher 1 on the student"] > 1e-3
+    assert "random target" in details["gradient of angle at student 1 -> teacher 1 on the student"]
+    assert details["gradient of angle at student 2 -> teacher 4 on the student"] == ""
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_that_cuts_the_adapters_off_is_refused(reentrant: bool) -> None:
+    def checkpoint(student: torch.nn.Module) -> None:
+        student.train()
+        student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+
+    setting = make_setting(Lora(), checkpoint)
+    if not reentrant:
+        assert all(check.passed for check in setting.check().checks)
+        return
+    # Nothing that enters the first block requires a gradient, so the reentrant kind records no graph (and says so).
+    with pytest.warns(UserWarning, match="None of the inputs have requires_grad"):  # noqa: SIM117
+        with pytest.raises(PreflightError, match="depends on no trainable parameter"):
+            setting.check()
 
 
 def test_adapters_above_the_aligned_block_are_a_dead_term() -> None:
