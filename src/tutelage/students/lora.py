@@ -82,7 +82,7 @@ def add_lora(model: Any, lora: Lora, rank: int, seed: int) -> Any:
     """Wrap `model` with adapters; everything else is frozen.
 
     The update starts at zero (B is 0), A is drawn uniformly as in PEFT's default (Kaiming, a = sqrt(5)) from a
-    generator of its own, layer by layer in the order of their names: the same seed gives the same weights on every device
+    generator of its own, layer by layer in the order of their names: one seed gives the same weights on every device
     and under every version of PEFT, and the global random state is left alone.
 
     Args:
