@@ -10,11 +10,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Read when the libraries are imported, so set before any test module is: no hub, and no model cached by chance.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "tutelage-tests-have-no-hub")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples every time, and no limit on one example's time: machines differ, and a loaded one is slow.
+settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
+settings.load_profile("seeded")
 
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 
