@@ -151,8 +151,8 @@ def save_until_line(folder, number):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_kill_at_any_line_leaves_a_usable_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a kill, unlike a power cut, loses no written byte
+@pytest.mark.usefixtures("no_fsync")
+def test_a_kill_at_any_line_leaves_a_usable_checkpoint(tmp_path):
     folder, number, seen = tmp_path / "checkpoints", 0, []
     done = False
     while not done:

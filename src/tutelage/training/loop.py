@@ -15,7 +15,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from tutelage.errors import InputError, InterruptedRunError
 from tutelage.progress import Progress, Talk, no_progress, say_nothing
@@ -31,6 +30,7 @@ from tutelage.training.checkpoint import (
 from tutelage.training.device import describe_environment, limit_threads, make_optimizer, require_precision
 from tutelage.training.interruption import stop_on_signals
 from tutelage.training.optimisation import Optimisation, learning_rate_at
+from tutelage.training.recompute import recompute_activations
 from tutelage.training.step import Batch, Lesson, Stepper, StepReport
 from tutelage.training.step_log import StepLog
 
@@ -56,8 +56,8 @@ class Stream(Generic[BatchT]):
 
     Args:
         sampler: Yields indices; every rank draws the same ones and takes its share.
-        make_batch: Turns indices into a batch on the accelerator's device. It must depend on nothing but the indices
-            and the global random generators, or a resumed run differs.
+        make_batch: Turns indices into a batch, which is moved to the accelerator's device if it has a method `to`. It
+            must depend on nothing but the indices and the global random generators, or a resumed run differs.
     """
 
     sampler: Sampler
@@ -158,32 +158,11 @@ def train(
     """
     require_precision(accelerator.device.type, accelerator.mixed_precision)
     training = _Training(lesson, stream, settings, keeping, accelerator)
-    with limit_threads(settings.threads):
-        if settings.gradient_checkpointing:
-            recompute_activations(lesson.student)
+    with limit_threads(settings.threads), recompute_activations(lesson.student, settings.gradient_checkpointing):
         try:
             return training.run(seed, watch or Watch())
         finally:
             lesson.set_training(False)
-            if settings.gradient_checkpointing:
-                lesson.student.gradient_checkpointing_disable()  # type: ignore[operator]
-
-
-def recompute_activations(student: nn.Module) -> None:
-    """Switch gradient checkpointing on.
-
-    Without re-entrance: the re-entrant kind gives adapters a gradient of zero, silently, because the inputs of a block
-    of frozen weights require none.
-
-    Raises:
-        InputError: If the model has no gradient checkpointing.
-    """
-    enable = getattr(student, "gradient_checkpointing_enable", None)
-    if enable is None:
-        raise InputError(
-            f"optimisation.gradient_checkpointing is on, but {type(student).__name__} does not offer it; switch it off."
-        )
-    enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 class _Training(Generic[BatchT]):
@@ -256,7 +235,10 @@ class _Training(Generic[BatchT]):
                 talk(f"{name} was {was} and is {value}: numbers may differ in their last digits from the run so far.")
         state.restore_weights(self._trainable, snapshot.weights)
         state.restore_moments(self._optimizer, self._trainable, snapshot.moments)
-        self._stream.sampler.load_state_dict(snapshot.sampler)
+        try:
+            self._stream.sampler.load_state_dict(snapshot.sampler)
+        except ValueError as error:
+            raise InputError(f"The data changed since the run was interrupted: {error}") from error
         mine = f"{rank}/"
         state.restore_randomness(
             {key.removeprefix(mine): value for key, value in snapshot.randomness.items() if key.startswith(mine)}
@@ -270,7 +252,8 @@ class _Training(Generic[BatchT]):
         """This rank's share of the step's micro-batches; a rank may get no sample of a short one."""
         rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
         drawn = [self._stream.sampler.next_batch()[rank::ranks] for _ in range(self._settings.accumulate)]
-        return [self._stream.make_batch(indices) for indices in drawn if len(indices)]
+        batches = [self._stream.make_batch(indices) for indices in drawn if len(indices)]
+        return [batch.to(self._accelerator.device) if hasattr(batch, "to") else batch for batch in batches]
 
     def _any_rank(self, stopping: bool) -> bool:
         if self._accelerator.num_processes == 1:
