@@ -33,7 +33,11 @@ def log_probabilities(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:
     logits_NV = logits_NV.float()
     if temperature != 1.0:
         logits_NV = logits_NV / temperature
-    return torch.log_softmax(logits_NV, dim=-1).clamp(min=LOG_PROBABILITY_FLOOR)
+    log_p_NV = torch.log_softmax(logits_NV, dim=-1)
+    # Clipping costs as much as the softmax (forward and backward), looking for something to clip a tenth of that.
+    if log_p_NV.numel() > 0 and float(log_p_NV.detach().amin()) < LOG_PROBABILITY_FLOOR:
+        log_p_NV = log_p_NV.clamp(min=LOG_PROBABILITY_FLOOR)
+    return log_p_NV
 
 
 def cross_entropy(logits_BTV: Tensor, labels_BT: Tensor, keep_BT: Tensor) -> Reduced:

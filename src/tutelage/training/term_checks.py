@@ -284,7 +284,7 @@ def _random_like(signal: Signal, seed: int) -> Signal:
 
 def _distance(one: Tensor, other: Tensor) -> float:
     """Largest difference; infinite where a NaN is involved, 0 for nothing to compare."""
-    if one.numel() == 0:
+    if one.numel() == 0 or torch.equal(one, other):
         return 0.0
     largest = float((one.detach().double() - other.detach().double()).abs().max())
     return math.inf if math.isnan(largest) else largest
