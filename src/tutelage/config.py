@@ -1,0 +1,211 @@
+"""Recipe files to frozen objects: the only parser of recipes.
+
+A recipe is YAML 1.2 (so `1e-4` is a number). All faults of a file are reported at once, each with the place it stands
+at; unknown keys come with the nearest known one. Does not cover what a recipe means (`runs.recipe` and the settings it
+is made of). Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import io
+import json
+import math
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import InputError
+from tutelage.runs.recipe import Recipe
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        path: YAML 1.2 in UTF-8. Relative paths inside are relative to its folder.
+        overrides: `a.b=value` each; the value is read as YAML, and a number addresses an item of a list.
+        seed: Replaces the recipe's seed, where given.
+
+    Raises:
+        InputError: All faults, one line each.
+    """
+    document = _read_yaml(path)
+    for override in overrides:
+        _override(document, override)
+    if seed is not None:
+        document["seed"] = seed
+    faults = [f"{path}: {fault}" for fault in [*_unknown_keys(Recipe, document, ""), *_infinities(document, "")]]
+    recipe = _validate(document, path, faults)
+    return _with_paths(recipe, path.parent)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """A resolved recipe as YAML that `load_recipe` reads back."""
+    from ruamel.yaml import YAML
+
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(recipe.to_dict(), stream)
+    return stream.getvalue()
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise InputError(f"There is no recipe {path}. Ready-made ones are in the folder recipes/.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start} cannot be read); save it as UTF-8.") from None
+    except OSError as error:
+        raise InputError(f"The recipe {path} cannot be read: {error.strerror}.") from None
+    document = _parse_yaml(text, str(path))
+    if not isinstance(document, dict):
+        raise InputError(f"{path} is not a recipe: it must be a mapping of keys such as name, teacher and student.")
+    return document
+
+
+def _parse_yaml(text: str, origin: str) -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        problem = (error.problem or "it cannot be parsed").splitlines()[0]
+        raise InputError(f"{origin}{place}: not YAML: {problem}.") from None
+    except YAMLError as error:
+        raise InputError(f"{origin}: not YAML: {str(error).splitlines()[0]}") from None
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"--set {override!r} is not of the form a.b=value.")
+    value = _parse_yaml(text, f"--set {override!r}")
+    *parents, last = key.split(".")
+    place: Any = document
+    for name in parents:
+        if isinstance(place, dict) and place.get(name) is None:
+            place[name] = {}
+        place = _item(place, name, override)
+    if isinstance(place, dict):
+        place[last] = value
+    else:
+        _item(place, last, override)  # refuses what cannot be addressed
+        place[int(last)] = value
+
+
+def _item(place: Any, name: str, override: str) -> Any:
+    if isinstance(place, dict):
+        return place[name]
+    if isinstance(place, list) and name.isdigit() and int(name) < len(place):
+        return place[int(name)]
+    found = f"a list of {len(place)} items, counted from 0" if isinstance(place, list) else repr(place)
+    raise InputError(f"--set {override!r}: there is no {name!r} in {found}.")
+
+
+def _unknown_keys(kind: Any, value: Any, place: str) -> Iterator[str]:
+    """Keys that no settings object has, anywhere in the document, with a suggestion for near misses."""
+    if isinstance(value, list):
+        inner = next((option for option in _options(kind) if typing.get_origin(option) is tuple), None)
+        for index, item in enumerate(value):
+            yield from _unknown_keys(typing.get_args(inner)[0] if inner else None, item, f"{place}.{index}")
+        return
+    settings = next((option for option in _options(kind) if dataclasses.is_dataclass(option)), None)
+    if settings is None or not isinstance(value, dict):
+        return
+    known = typing.get_type_hints(settings)
+    for key, item in value.items():
+        where = f"{place}.{key}".lstrip(".")
+        if key in known:
+            yield from _unknown_keys(known[key], item, where)
+            continue
+        near = difflib.get_close_matches(str(key), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}."
+        yield f"{where}: unknown key; {hint}"
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+
+
+def _infinities(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{place.lstrip('.')}: {value} is not a finite number."
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in children:
+        yield from _infinities(item, f"{place}.{key}")
+
+
+def _validate(document: dict[str, Any], path: Path, faults: list[str]) -> Recipe:
+    """Types and ranges by pydantic, strictly, from JSON (where a list may be a tuple and a text a path)."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        recipe = TypeAdapter(Recipe).validate_json(json.dumps(document, default=str), strict=True)
+    except ValidationError as error:
+        faults += [f"{path}: {fault}" for fault in _readable(error, document)]
+        recipe = None
+    if faults or recipe is None:
+        raise InputError(dict.fromkeys(faults))
+    return recipe
+
+
+def _readable(error: Any, document: dict[str, Any]) -> Iterator[str]:
+    """One line a place; the branches of a union are joined with "or"."""
+    at_place: dict[str, list[str]] = {}
+    values: dict[str, Any] = {}
+    for fault in error.errors(include_url=False):
+        place, value = _place_of(fault["loc"], document)
+        message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
+        if isinstance(value, float) and not math.isfinite(value):
+            continue  # said already
+        at_place.setdefault(place, []).append(message)
+        values[place] = value
+    for place, messages in at_place.items():
+        own = len(messages) == 1 and messages[0][:1].isupper()
+        if messages == ["Field required"]:
+            yield f"{place}: this key is required."
+        elif own:
+            yield f"{place}: {messages[0]}." if place else f"{messages[0]}."
+        else:
+            yield f"{place}: {values[place]!r} should be {' or '.join(dict.fromkeys(messages))}."
+
+
+def _place_of(location: tuple[int | str, ...], document: Any) -> tuple[str, Any]:
+    """The part of pydantic's location that stands in the document (it adds the names of union branches)."""
+    names: list[str] = []
+    value = document
+    for index, step in enumerate(location):
+        if (isinstance(value, dict) and step in value) or (
+            isinstance(value, list) and isinstance(step, int) and step < len(value)
+        ):
+            value = value[step]  # type: ignore[index]
+            names.append(str(step))
+        elif index == len(location) - 1 and isinstance(value, dict):
+            names.append(str(step))  # a key that is missing
+    return ".".join(names), value
+
+
+def _with_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """Relative paths made relative to the recipe's folder; a model that is no folder there is a hub name."""
+    data = dataclasses.replace(
+        recipe.data, train=(folder / recipe.data.train), held_out=(folder / recipe.data.held_out)
+    )
+    teacher = dataclasses.replace(recipe.teacher, model=_model(recipe.teacher.model, folder))
+    student = recipe.student
+    if student.model is not None:
+        student = dataclasses.replace(student, model=_model(student.model, folder))
+    return dataclasses.replace(recipe, data=data, teacher=teacher, student=student)
+
+
+def _model(reference: str, folder: Path) -> str:
+    local = folder / reference
+    return str(local) if reference.startswith(("./", "../", "/", "~")) or local.is_dir() else reference

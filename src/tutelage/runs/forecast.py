@@ -1,0 +1,116 @@
+"""A dry run: everything that can be checked and counted without weights, and what the run would take.
+
+Covers the layer map, the budget, FLOPs, memory and an estimate of time. Loads configurations only (meta device), so a
+model of any size is counted at once. Does not cover the checks that need weights (`training.preflight`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import torch
+
+from tutelage.objectives.objective import Objective
+from tutelage.records.document import Caution, Document
+from tutelage.runs.assembly import Outline, load_meta_outline
+from tutelage.runs.cost import count_training, expect_memory
+from tutelage.runs.materials import Materials
+from tutelage.students.layer_map import describe
+from tutelage.training.checks import check_settings, shared_settings
+
+PROMPT = 4  # decoder positions before the text
+TOKENS_A_WORD = 2.0
+"""Whisper's tokenizer on the Spanish captions: 1.9 tokens a word; no tokenizer is needed for a forecast."""
+EFFICIENCY = 0.35
+"""Share of a large matrix product's speed that a training step reaches; measured on the demo, two cores."""
+_PRODUCT = 1024
+_REPEATS = 5
+
+
+def forecast(materials: Materials) -> tuple[Document, str]:
+    """Count a run.
+
+    Returns:
+        The document, and the same for people.
+
+    Raises:
+        InputError: The design does not fit the models, or is over its budget.
+    """
+    recipe = materials.recipe
+    outline = load_meta_outline(recipe, materials.teacher.path, materials.student and materials.student.path)
+    objective = Objective(recipe.objective, outline.pairs)
+    words = sum(len(utterance.text.split()) for utterance in materials.train.utterances)
+    positions = PROMPT + round(TOKENS_A_WORD * words / len(materials.train.utterances))
+    training = recipe.training
+    seen = training.steps * training.batch_size * training.accumulate
+    cost = count_training(
+        outline, [positions] * seen, len(materials.train.utterances), live_teacher=objective.needs_teacher
+    )
+    memory = expect_memory(outline, training.batch_size, positions)
+    speed = measure_product()
+    seconds = cost.total / (EFFICIENCY * speed)
+    body = {
+        "recipe": {"name": recipe.name, "sha256": materials.recipe_hash, "resolved": recipe.to_dict()},
+        "budget": {
+            **asdict(outline.budget),
+            "params": outline.budget.lora_params + outline.budget.projector_params,
+            "lora_share": outline.budget.lora_share,
+        },
+        "layer_map": [asdict(pair) for pair in outline.pairs],
+        "expected": {
+            "flops": cost.to_dict(),
+            "memory_bytes": memory,
+            "seconds": seconds,
+            "assumptions": {
+                "tokens_per_word": TOKENS_A_WORD,
+                "efficiency": EFFICIENCY,
+                "matrix_product_flops_per_second": speed,
+            },
+        },
+    }
+    document = Document("distill.dry-run", body, warnings=(*materials.cautions, *_differences(outline)))
+    human = "\n".join(
+        [
+            *([_layer_map(outline)] if outline.pairs else []),
+            outline.budget.describe(),
+            f"expected: {cost.total:.2e} FLOPs (encoder {cost.encoder:.1e}, teacher {cost.teacher:.1e}, "
+            + f"student {cost.student:.1e}), {memory / 1e9:.1f} GB of memory, about {_duration(seconds)} of training here",
+            f"(time: {EFFICIENCY:.0%} of the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches on this machine)",
+        ]
+    )
+    return document, human
+
+
+def measure_product() -> float:
+    """FLOP/s of a float32 matrix product on this machine now: the best of a few."""
+    left, right = torch.ones(_PRODUCT, _PRODUCT), torch.ones(_PRODUCT, _PRODUCT)
+    best = 0.0
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        left @ right
+        best = max(best, 2.0 * _PRODUCT**3 / (time.perf_counter() - start))
+    return best
+
+
+def _layer_map(outline: Outline) -> str:
+    return describe(
+        outline.pairs, outline.student.model.config.decoder_layers, outline.teacher.model.config.decoder_layers
+    )
+
+
+def _differences(outline: Outline) -> tuple[Caution, ...]:
+    """What preflight would refuse: settings that student and teacher must share."""
+    checks = check_settings(
+        shared_settings(outline.student.model.config), shared_settings(outline.teacher.model.config)
+    )
+    return tuple(
+        Caution("would-be-refused", check.name, check.measured, None, f"a run would be refused: {check.line}")
+        for check in checks
+        if not check.passed
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
