@@ -23,6 +23,7 @@ from tutelage.errors import InputError
 from tutelage.models.layout import (
     END,
     POSITIONS_PER_SECOND,
+    START,
     complete_timestamps,
     feature_settings,
     token_ids,
@@ -197,7 +198,7 @@ def _token_roles(ids: Mapping[str, int]) -> dict[str, Any]:
     return {
         "begin_suppress_tokens": None,
         "bos_token_id": ids[END],
-        "decoder_start_token_id": ids["<|startoftranscript|>"],
+        "decoder_start_token_id": ids[START],
         "eos_token_id": ids[END],
         "pad_token_id": ids[END],
         "suppress_tokens": None,

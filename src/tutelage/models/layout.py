@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 END = "<|endoftext|>"
+START = "<|startoftranscript|>"
 SAMPLING_RATE = 16_000
 """Samples in a second of audio (Whisper's only rate)."""
 HOP_LENGTH = 160

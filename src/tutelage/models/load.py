@@ -17,7 +17,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 from transformers.utils import logging as transformers_logging
 
 from tutelage.errors import InputError
-from tutelage.models.layout import POSITIONS_PER_SECOND
+from tutelage.models.layout import POSITIONS_PER_SECOND, START
 from tutelage.models.verify import verify_model_folder
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -60,6 +60,7 @@ def load_speech_model(path: Path, device: str | torch.device = "cpu", dtype: Dty
     with quiet_transformers():
         model = _load_strictly(path)
         processor = _load_processor(path)
+    _check_tokenizer(path, processor.tokenizer, int(model.config.decoder_start_token_id))
     return SpeechModel(model.to(device=device, dtype=_DTYPES[dtype]).eval(), processor)
 
 
@@ -137,6 +138,18 @@ def _load_processor(path: Path) -> Any:
         raise InputError(
             f"The model folder {path} has no usable tokenizer or feature extractor: {_first_line(error)}"
         ) from error
+
+
+def _check_tokenizer(path: Path, tokenizer: Any, start: int) -> None:
+    """Transformers 5 makes an empty tokenizer, without a word, of a folder that has none."""
+    probe = "a"
+    if tokenizer.decode(tokenizer(probe, add_special_tokens=False).input_ids) != probe:
+        raise InputError(f"The model folder {path} has no usable tokenizer: it cannot write {probe!r}.")
+    found = tokenizer.convert_tokens_to_ids(START)
+    if found != start:
+        raise InputError(
+            f"The tokenizer in {path} is not the model's: its {START} is token {found}, the model begins with {start}."
+        )
 
 
 def _some(names: list[str]) -> str:

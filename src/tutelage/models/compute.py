@@ -1,0 +1,92 @@
+"""FLOPs of the speech models that we build: LoRA training of one utterance, and transcribing one.
+
+Counted product by product from the configuration (`laws.architecture`), never from a parameter count. Covers Whisper.
+Does not cover feature extraction, norms and activations (no matrix products), projectors (`extra_params`), or time:
+on a CPU, time is not FLOPs, and only `evaluation.speed` measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.laws.architecture import ModelFlops, count_flops
+
+
+@dataclass(frozen=True)
+class TranscriptionFlops:
+    """What transcribing one window takes, in FLOPs.
+
+    Args:
+        encoder: The encoder, over its whole window however short the speech.
+        decoder: The decoder with its head, one token at a time with the key-value cache.
+    """
+
+    encoder: float
+    decoder: float
+
+    @property
+    def total(self) -> float:
+        """Both."""
+        return self.encoder + self.decoder
+
+
+def utterance_flops(config: Mapping[str, Any], tokens: int) -> ModelFlops:
+    """Forward FLOPs of one utterance, teacher-forced, over the model's own window.
+
+    Args:
+        config: The model's configuration (`model.config.to_dict()`).
+        tokens: Decoder positions, the prompt among them.
+    """
+    return count_flops(config, tokens)
+
+
+def transcription_flops(config: Mapping[str, Any], tokens: int) -> TranscriptionFlops:
+    """FLOPs of one greedy transcription with the key-value cache.
+
+    The cross-attention's keys and values are made once; the token at position t attends to t + 1 tokens, itself among
+    them, and to the whole window.
+
+    Args:
+        config: The model's configuration.
+        tokens: Decoder positions that are computed, the prompt among them.
+    """
+    whole = count_flops(config, tokens)
+    # Teacher forcing attends to all pairs, the cache only to the past: half of them and half of the diagonal.
+    spared = 4.0 * int(config["d_model"]) * (tokens * tokens - tokens * (tokens + 1) / 2)
+    return TranscriptionFlops(whole.encoder_forward, whole.decoder_forward - spared * int(config["decoder_layers"]))
+
+
+def lora_utterance_flops(
+    model: Any, adapted: Sequence[str], rank: int, tokens: int, *, cached_encoder: bool, extra_params: int = 0
+) -> float:
+    """FLOPs of training adapters on one utterance: forward and backward of student, its frozen part included.
+
+    F + (F_lin + 2 F_attn of the decoder blocks from the lowest adapter up) + F_head + 6 N_adapter per position. The
+    teacher's forward pass is not in it (`utterance_flops` of the teacher).
+
+    Args:
+        model: The student, on any device; adapters need not be built.
+        adapted: Full names of the layers that have one (`students.lora.target_modules`), in the decoder.
+        rank: Their rank.
+        tokens: Decoder positions.
+        cached_encoder: Whether the encoder's output is read from a cache.
+        extra_params: Further trained parameters that see each decoder position (projectors).
+
+    Raises:
+        ValueError: Nothing is adapted, or something in the encoder is, which is not counted.
+    """
+    outside = [name for name in adapted if not name.startswith("model.decoder.layers.")]
+    if outside or not adapted:
+        raise ValueError(f"adapters in the decoder are counted; {outside[:3] or 'none'} given")
+    positions = int(model.config.max_source_positions)
+    work = float(extra_params) * tokens
+    for name in adapted:
+        layer = model.get_submodule(name)
+        # Keys and values of the cross-attention are made from the encoder's positions.
+        sees = positions if name.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj")) else tokens
+        work += rank * (layer.in_features + layer.out_features) * sees
+    lowest = min(int(name.split(".")[3]) for name in adapted)
+    flops = count_flops(model.config.to_dict(), tokens)
+    return flops.lora_training(work, lowest_block=lowest, cached_encoder=cached_encoder)
