@@ -71,14 +71,19 @@ class DistillationLaw:
     def log_predict(self, student_params: Numbers, student_tokens: Numbers, teacher_loss: Numbers) -> FloatArray:
         """Log of the student's loss; see `predict`."""
         teacher = np.log(np.asarray(teacher_loss, dtype=np.float64))
+        log_loss: FloatArray = np.logaddexp(teacher, self._log_excess(student_params, student_tokens, teacher))
+        return log_loss
+
+    def _log_excess(self, student_params: Numbers, student_tokens: Numbers, log_teacher: FloatArray) -> FloatArray:
+        """Log of what the student loses beyond its teacher, L_S - L_T."""
         supervised = self.supervised.log_predict(student_params, student_tokens)
         with np.errstate(divide="ignore"):
             size = np.log(self.A_prime) - self.alpha_prime * np.log(np.asarray(student_params, dtype=np.float64))
             data = np.log(self.B_prime) - self.beta_prime * np.log(np.asarray(student_tokens, dtype=np.float64))
-        gap = np.logaddexp(0.0, (teacher - supervised - np.log(self.d1)) / self.f1)
+        gap = np.logaddexp(0.0, (log_teacher - supervised - np.log(self.d1)) / self.f1)
         capacity = self.gamma_prime * np.logaddexp(size, data)
-        log_loss: FloatArray = np.logaddexp(teacher, -self.c0 * teacher - self.c1 * self.f1 * gap + capacity)
-        return log_loss
+        log_excess: FloatArray = -self.c0 * log_teacher - self.c1 * self.f1 * gap + capacity
+        return log_excess
 
     def predict(self, student_params: Numbers, student_tokens: Numbers, teacher_loss: Numbers) -> FloatArray:
         """Loss of the student in nats per token.
@@ -91,7 +96,10 @@ class DistillationLaw:
         Returns:
             Nats per token, at or above `teacher_loss`, with the broadcast shape of the three.
         """
-        return np.exp(self.log_predict(student_params, student_tokens, teacher_loss))
+        teacher = np.asarray(teacher_loss, dtype=np.float64)
+        # A sum, so that rounding never puts the student below its teacher.
+        loss: FloatArray = teacher + np.exp(self._log_excess(student_params, student_tokens, np.log(teacher)))
+        return loss
 
     def best_teacher_loss(self, student_params: Numbers, student_tokens: Numbers) -> tuple[FloatArray, FloatArray]:
         """The teacher's loss that serves this student best, and what the student then reaches.

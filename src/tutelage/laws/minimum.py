@@ -20,6 +20,9 @@ _GRID_POINTS = {1: 129, 2: 41}
 _SMALLEST_STEP = 1e-7
 """Steps below this move the loss by less than float64 resolves: the surfaces are quadratic at their minimum."""
 _SHRINK = 0.25
+_SHORT_JUMP = 0.5
+_FRACTIONS = np.array([1.0, 0.3, 0.1, 0.03])
+"""Parts of a Newton step that are tried: all of it where the surface is quadratic, less where a valley bends."""
 _MOST_ROUNDS = 200
 
 
@@ -53,13 +56,19 @@ def minimise(
         reach = step[:, None] * span
         stencil = np.clip(centre[:, None, :] + compass[None] * reach[:, None, :], low[:, None, :], high[:, None, :])
         around = np.asarray(objective(stencil))
-        newton = np.clip(centre + _newton_step(compass, around) * reach, low, high)[:, None, :]
-        candidates = np.concatenate([stencil, newton], axis=1)
-        heights = np.concatenate([around, np.asarray(objective(newton))], axis=1)
+        jump = _newton_step(compass, around)
+        jumps = np.clip(
+            centre[:, None, :] + _FRACTIONS[None, :, None] * (jump * reach)[:, None, :],
+            low[:, None, :],
+            high[:, None, :],
+        )
+        candidates = np.concatenate([stencil, jumps], axis=1)
+        heights = np.concatenate([around, np.asarray(objective(jumps))], axis=1)
         best = np.argmin(heights, axis=1)
-        moved = (best > 0) & (best < len(compass))
         centre, least = candidates[every, best], heights[every, best]
-        step = np.where(moved, step, step * _SHRINK)
+        # A valley is walked to its end before it is looked at more closely.
+        far = np.where(best < len(compass), best > 0, np.abs(jump).max(axis=1) > _SHORT_JUMP)
+        step = np.where(far, step, step * _SHRINK)
         if np.all(step < _SMALLEST_STEP):
             break
     return centre, least
@@ -75,8 +84,8 @@ def _newton_step(compass: FloatArray, around: FloatArray) -> FloatArray:
         minus = np.stack([around[:, place[tuple(-axis)]] for axis in axes], axis=1)
         slope, bend = 0.5 * (plus - minus), plus + minus - 2.0 * around[:, :1]
         if variables == 1:
-            found = bend[:, :1] > 0
-            return np.where(found, np.clip(-slope / np.where(found, bend, 1.0), -4.0, 4.0), 0.0)
+            found = (bend > 0) & np.isfinite(slope)
+            return np.where(found, -slope / np.where(found, bend, 1.0), 0.0)
         cross = 0.25 * (
             around[:, place[1.0, 1.0]]
             + around[:, place[-1.0, -1.0]]
@@ -89,4 +98,4 @@ def _newton_step(compass: FloatArray, around: FloatArray) -> FloatArray:
         step = -np.stack(
             [bend[:, 1] * slope[:, 0] - cross * slope[:, 1], bend[:, 0] * slope[:, 1] - cross * slope[:, 0]], axis=1
         )
-        return np.where(found[:, None], np.clip(step / safe[:, None], -4.0, 4.0), 0.0)
+        return np.where(found[:, None], step / safe[:, None], 0.0)
