@@ -15,6 +15,7 @@ from tutelage.evaluation.bootstrap import (
     draw_ratios,
     expanded_tail,
     group_interval,
+    group_intervals,
     judge_sample,
     seed_interval,
     sum_by_group,
@@ -88,7 +89,7 @@ def test_weights_are_draws_with_replacement() -> None:
     """Against drawing indices one by one."""
     generator = np.random.default_rng(5)
     sums = GroupSums(generator.integers(0, 5, (1, 12)).astype(float), generator.integers(5, 9, 12).astype(float))
-    ours = draw_ratios(sums, Resampling(draws=20_000))[:, 0]
+    ours = draw_ratios([sums], Resampling(draws=20_000))[0][:, 0]
     index = generator.integers(0, 12, (20_000, 12))
     plain = sums.errors_SG[0][index].sum(axis=1) / sums.units_G[index].sum(axis=1)
     ends = [0.025, 0.5, 0.975]
@@ -97,9 +98,9 @@ def test_weights_are_draws_with_replacement() -> None:
 
 def test_blocks_of_draws_are_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = GroupSums(np.arange(20.0)[None, :], np.full(20, 30.0))
-    whole = draw_ratios(sums, Resampling(draws=500))
+    whole = draw_ratios([sums], Resampling(draws=500))[0]
     monkeypatch.setattr("tutelage.evaluation.bootstrap._WEIGHTS_AT_ONCE", 130)
-    np.testing.assert_allclose(draw_ratios(sums, Resampling(draws=500)), whole, rtol=1e-12)
+    np.testing.assert_allclose(draw_ratios([sums], Resampling(draws=500))[0], whole, rtol=1e-12)
 
 
 @pytest.mark.parametrize("groups", [20, 60])
@@ -183,6 +184,28 @@ def test_no_error_at_all_still_has_an_upper_end() -> None:
     assert found.high == pytest.approx(0.1157, abs=5e-5)
     both_sides = group_interval(sum_by_group(np.zeros(30), np.ones(30), None), Resampling(), signed=True)
     assert (both_sides.low, both_sides.high) == (-found.high, found.high)  # type: ignore[operator]
+
+
+def test_nothing_but_errors_still_has_a_lower_end() -> None:
+    """A student before training may loop on every clip."""
+    found = group_interval(sum_by_group(np.ones(30), np.ones(30), None), Resampling())
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(1 - 0.1157, abs=5e-5)
+    differs = group_interval(sum_by_group(np.ones(30), np.ones(30), None), Resampling(), signed=True)
+    assert differs.low == differs.high == 1, "a difference of 1 is no extreme"
+
+
+@pytest.mark.parametrize(("groups", "tail"), [(5, 0.0010), (10, 0.0086), (20, 0.0159), (40, 0.0203), (100, 0.0231)])
+def test_the_expanded_tail(groups: int, tail: float) -> None:
+    """Phi(-sqrt(n / (n - 1)) t_{n-1, 0.025}), to the four digits of a table of t."""
+    factor = float(np.sqrt(groups / (groups - 1)))
+    assert expanded_tail(groups - 1, 0.95, factor) == pytest.approx(tail, abs=5e-5)
+
+
+def test_sums_given_together_get_what_they_get_alone() -> None:
+    one, other = (GroupSums(np.arange(n, n + 40.0)[None, :], np.full(40, 90.0)) for n in (1, 7))
+    together = group_intervals([one, other], Resampling())
+    assert together == [group_interval(one, Resampling()), group_interval(other, Resampling())]
 
 
 def test_one_group_has_no_interval() -> None:

@@ -118,23 +118,28 @@ def sum_by_group(errors: npt.ArrayLike, units: npt.ArrayLike, groups: Sequence[s
     return GroupSums(np.stack([total(row_U) for row_U in errors_SU]), total(units_U))
 
 
-def draw_ratios(sums: GroupSums, resampling: Resampling) -> Floats:
-    """The ratio of every seed in every draw of G groups out of G: (B, S); NaN where a draw holds no units at all.
+def draw_ratios(many: Sequence[GroupSums], resampling: Resampling) -> list[Floats]:
+    """The ratio of every seed in every draw of G groups out of G, for several sums over the same groups.
 
     A draw is a row of integer weights, so that it costs one product of matrices. Equal numbers of groups and equal
-    `resampling.seed` give the same draws, which pairs systems.
+    `resampling.seed` give the same draws, which pairs systems; sums that are given together share the work.
+
+    Returns:
+        For each of `many` an array (B, S), NaN where a draw holds no units at all.
     """
+    groups = many[0].groups
     generator = np.random.default_rng(resampling.seed)
-    share_G = np.full(sums.groups, 1.0 / sums.groups)
-    rows = max(1, _WEIGHTS_AT_ONCE // sums.groups)
-    ratios_BS = np.empty((resampling.draws, sums.seeds))
+    share_G = np.full(groups, 1.0 / groups)
+    rows = max(1, _WEIGHTS_AT_ONCE // groups)
+    ratios = [np.empty((resampling.draws, sums.seeds)) for sums in many]
     for start in range(0, resampling.draws, rows):
         stop = min(start + rows, resampling.draws)
-        weights_BG = generator.multinomial(sums.groups, share_G, size=stop - start).astype(np.float64)
-        units_B1 = (weights_BG @ sums.units_G)[:, None]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratios_BS[start:stop] = np.where(units_B1 > 0, (weights_BG @ sums.errors_SG.T) / units_B1, np.nan)
-    return ratios_BS
+        weights_BG = generator.multinomial(groups, share_G, size=stop - start).astype(np.float64)
+        for sums, ratios_BS in zip(many, ratios, strict=True):
+            units_B1 = (weights_BG @ sums.units_G)[:, None]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                ratios_BS[start:stop] = np.where(units_B1 > 0, (weights_BG @ sums.errors_SG.T) / units_B1, np.nan)
+    return ratios
 
 
 def expanded_tail(degrees: float, level: float, factor: float = 1.0) -> float:
@@ -151,18 +156,25 @@ def expanded_tail(degrees: float, level: float, factor: float = 1.0) -> float:
 def group_interval(sums: GroupSums, resampling: Resampling, signed: bool = False) -> Estimate:
     """The ratio with its interval over groups; for several seeds, their mean with the seeds held fixed.
 
-    One group has no interval. Where no group has an error the draws all agree and say nothing: the upper end is then
-    the exact binomial bound on the share of groups that have one, 1 - (alpha/2)^(1/G), which bounds a rate that cannot
-    pass 1 (and says so in `method`); two systems that never differ get the same bound on both sides (`signed`).
+    One group has no interval. Where no group has an error, or all is error in every group, the draws all agree and say
+    nothing: the other end is then the exact binomial bound on the share of groups that are otherwise, which bounds a
+    rate that cannot pass 1 (and `method` says so). Two systems that never differ get that bound on both sides
+    (`signed`: the sums are differences).
     """
-    if sums.groups < 2:
-        return Estimate(sums.ratio, method="point: one group has no interval")
-    if not sums.errors_SG.any():
-        return _no_errors(sums, resampling, signed)
-    ratios_B = draw_ratios(sums, resampling).mean(axis=1)
-    count = sums.groups
+    return group_intervals([sums], resampling, signed)[0]
+
+
+def group_intervals(many: Sequence[GroupSums], resampling: Resampling, signed: bool = False) -> list[Estimate]:
+    """`group_interval` of several sums over the same groups, which share their draws."""
+    count = many[0].groups
+    if count < 2:
+        return [Estimate(sums.ratio, method="point: one group has no interval") for sums in many]
     tail = expanded_tail(count - 1, resampling.level, factor=float(np.sqrt(count / (count - 1))))
-    return _cut(sums.ratio, ratios_B, tail, resampling, f"group bootstrap, {resampling.draws} draws of {count} groups")
+    method = f"group bootstrap, {resampling.draws} draws of {count} groups"
+    return [
+        _without_spread(sums, resampling, signed) or _cut(sums.ratio, ratios_BS.mean(axis=1), tail, resampling, method)
+        for sums, ratios_BS in zip(many, draw_ratios(many, resampling), strict=True)
+    ]
 
 
 def seed_interval(sums: GroupSums, resampling: Resampling, signed: bool = False) -> Estimate:
@@ -177,9 +189,9 @@ def seed_interval(sums: GroupSums, resampling: Resampling, signed: bool = False)
     With one seed this is `group_interval`.
     """
     seeds, groups = sums.seeds, sums.groups
-    if seeds < 2 or groups < 2 or not sums.errors_SG.any():
+    if seeds < 2 or groups < 2 or _without_spread(sums, resampling, signed):
         return group_interval(sums, resampling, signed)
-    ratios_BS = draw_ratios(sums, resampling)
+    (ratios_BS,) = draw_ratios([sums], resampling)
     generator = np.random.default_rng([resampling.seed, 1])
     weights_BS = generator.multinomial(seeds - 1, np.full(seeds, 1.0 / seeds), size=resampling.draws) / (seeds - 1)
     by_seed = sums.errors_SG.sum(axis=1) / sums.units_G.sum()
@@ -215,11 +227,17 @@ def _cut(value: float, draws_B: Floats, tail: float, resampling: Resampling, met
     return Estimate(value, float(low), float(high), resampling.level, method)
 
 
-def _no_errors(sums: GroupSums, resampling: Resampling, signed: bool) -> Estimate:
-    high = 1 - ((1 - resampling.level) / 2) ** (1 / sums.groups)
-    found = "no difference" if signed else "no errors"
-    method = f"{found}: binomial bound on {sums.groups} groups"
-    return Estimate(0.0, -high if signed else 0.0, high, resampling.level, method)
+def _without_spread(sums: GroupSums, resampling: Resampling, signed: bool) -> Estimate | None:
+    """The interval where every group says the same extreme thing; None where draws can differ."""
+    # Clopper-Pearson for 0 of G, and for G of G.
+    bound = 1 - ((1 - resampling.level) / 2) ** (1 / sums.groups)
+    reason = f"binomial bound on {sums.groups} groups"
+    if not sums.errors_SG.any():
+        found = "no difference" if signed else "no errors"
+        return Estimate(0.0, -bound if signed else 0.0, bound, resampling.level, f"{found}: {reason}")
+    if not signed and (sums.errors_SG == sums.units_G).all():
+        return Estimate(1.0, 1 - bound, 1.0, resampling.level, f"nothing but errors: {reason}")
+    return None
 
 
 def _satterthwaite(*parts: tuple[float, int]) -> float:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from tutelage.errors import InputError, MissingExtraError
-from tutelage.evaluation.bootstrap import Resampling, group_interval, judge_sample, sum_by_group
+from tutelage.evaluation.bootstrap import Resampling, group_intervals, judge_sample, sum_by_group
 from tutelage.evaluation.repetition import repeats_itself
 from tutelage.records.document import Status
 from tutelage.records.estimate import Estimate
@@ -247,10 +247,11 @@ def score_transcripts(
 
 def _pool(utterances: tuple[ScoredUtterance, ...], normaliser: str, resampling: Resampling) -> TranscriptScore:
     group_names = [utterance.group for utterance in utterances]
-    estimates: dict[str, Estimate] = {}
+    sums = []
     for metric in METRICS:
         errors, units = zip(*(utterance.count(metric) for utterance in utterances), strict=True)
-        estimates[metric] = group_interval(sum_by_group(errors, units, group_names), resampling)
+        sums.append(sum_by_group(errors, units, group_names))
+    estimates = dict(zip(METRICS, group_intervals(sums, resampling), strict=True))
     status = judge_sample(len(set(group_names)))
     return TranscriptScore(normaliser, utterances, **estimates, resampling=resampling, status=status)
 
