@@ -63,8 +63,9 @@ def lora_utterance_flops(
 ) -> float:
     """FLOPs of training adapters on one utterance: forward and backward of student, its frozen part included.
 
-    F + (F_lin + 2 F_attn of the decoder blocks from the lowest adapter up) + F_head + 6 N_adapter per position. The
-    teacher's forward pass is not in it (`utterance_flops` of the teacher).
+    F + (F_lin + 2 F_attn of the decoder blocks from the lowest adapter up) + F_head + 6 N_adapter per position. It is a
+    little too much: the lowest block is counted whole, and so are the gradients of cross-attention keys and values that
+    have no adapter. The teacher's forward pass is not in it (`utterance_flops` of the teacher).
 
     Args:
         model: The student, on any device; adapters need not be built.
