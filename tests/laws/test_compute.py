@@ -8,7 +8,6 @@ import pytest
 from tutelage.laws.compute import ForwardCost, distillation_cost
 
 
-
 @pytest.mark.parametrize(
     ("params", "flops", "half_unit"),
     [(0.1028e9, 0.34124e9, 0.5e4), (0.546e9, 1.4171e9, 0.5e5), (7.747e9, 16.994e9, 0.5e6)],
