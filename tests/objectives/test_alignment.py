@@ -103,10 +103,20 @@ def test_baselines_expose_an_angle_that_a_constant_reaches() -> None:
 
 
 def test_shuffling_never_pairs_a_position_with_itself() -> None:
-    h = torch.eye(6)[None]
+    h = torch.eye(7)[None]
     for seed in range(20):
-        found = alignment_baselines(h, h, kept(1, 6), seed)
-        assert found.shuffled == pytest.approx(math.pi / 2, rel=1e-5)  # a single fixed point would lower it by a sixth
+        found = alignment_baselines(h, h, kept(1, 7), seed)
+        assert found.shuffled == pytest.approx(
+            math.pi / 2, rel=1e-5
+        )  # a single fixed point would lower it by a seventh
+
+
+def test_the_mean_vector_baseline_does_not_depend_on_the_student() -> None:
+    h = drawn(1, 1, 16, seed=2) + drawn(1, 50, 16)
+    exact = torch.nn.functional.cosine_similarity(h[0].double().mean(0, keepdim=True), h[0].double(), dim=-1).arccos()
+    for seed in (3, 4):
+        found = alignment_baselines(drawn(1, 50, 16, seed=seed), h, kept(1, 50))
+        assert found.mean_vector == pytest.approx(float(exact.mean()), rel=1e-5)
 
 
 def test_baselines_of_one_and_of_no_position() -> None:
