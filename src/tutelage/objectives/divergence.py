@@ -37,7 +37,7 @@ def forward_kl(
         InputError: The vocabularies differ in size. Padding one with zeros would invent probability mass.
 
     Source:
-        hinton2015, Eq. 2-4 (temperature); forward direction.
+        hinton2015, Eq. 1 (temperature); the soft cross-entropy of section 2 less the teacher's entropy.
 
     Example:
         >>> import torch

@@ -84,7 +84,7 @@ class Objective:
     def scales(self) -> dict[str, float]:
         """What each term's mean is multiplied by: its weight, and T**2 for a divergence at temperature T.
 
-        T**2 because the gradient of a softened divergence shrinks as 1/T**2 (hinton2015, section 2.1).
+        T**2 because the gradient of a softened divergence shrinks as 1/T**2 (hinton2015, section 2).
         """
         return {
             name: term.weight * (term.temperature**2 if term.family == "divergence" else 1.0)
