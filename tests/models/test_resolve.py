@@ -103,6 +103,12 @@ def test_a_local_folder_comes_first_and_is_hashed(tmp_path: Path) -> None:
     assert said == [found.describe()]
 
 
+def test_pickles_beside_the_weights_are_neither_read_nor_hashed(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(shared_tiny_whisper(), tmp_path / "model"))
+    (folder / "pytorch_model.bin").write_bytes(b"never read")
+    assert resolve_model(str(folder)).sha256 == resolve_model(str(shared_tiny_whisper())).sha256
+
+
 def test_a_name_that_is_neither_folder_nor_hub_name(tmp_path: Path) -> None:
     for name in ("no-such-folder", str(tmp_path / "gone"), "./a/b", "a/b/c", "~/none"):
         with pytest.raises(InputError, match="neither a folder nor a hub name") as caught:

@@ -15,10 +15,15 @@ from tutelage.records.hashing import sha256_file
 MANIFEST = "manifest.json"
 
 
-def hash_folder(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file directly inside `folder`, by name; the manifest itself and hidden files left out."""
+def hash_folder(folder: Path, suffixes: tuple[str, ...] = ("",)) -> dict[str, str]:
+    """SHA-256 of every file directly inside `folder`, by name; the manifest itself and hidden files left out.
+
+    Args:
+        folder: The folder.
+        suffixes: Ends of the names that count.
+    """
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    return {file.name: sha256_file(file) for file in files if file.name != MANIFEST}
+    return {file.name: sha256_file(file) for file in files if file.name != MANIFEST and file.name.endswith(suffixes)}
 
 
 def write_manifest(folder: Path, source: Mapping[str, str]) -> dict[str, str]:

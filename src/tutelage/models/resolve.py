@@ -26,6 +26,8 @@ HUB_SECONDS = 5.0
 """How long the hub may take to answer the one attempt."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PATTERNS = ["*.json", "merges.txt", "model*.safetensors"]
+_READ = (".json", ".txt", ".safetensors")
+"""What is read of a folder; the pickles that some carry beside it are neither read nor hashed."""
 
 Kind = Literal["folder", "hub", "mirror"]
 
@@ -39,7 +41,7 @@ class ResolvedModel:
         kind: Which way it was found.
         reference: What the user called it.
         revision: Commit on the hub; None for a folder of the user's.
-        sha256: Hash of every file in it, by name.
+        sha256: Hash of every file that is read of it, by name.
     """
 
     path: Path
@@ -125,7 +127,7 @@ def _from_mirror(reference: str, mirror: Mirror | None, cache: Path, talk: Talk,
 
 def _described(folder: Path, kind: Kind, reference: str, revision: str | None, require_weights: bool) -> ResolvedModel:
     verify_model_folder(folder, require_weights=require_weights)
-    return ResolvedModel(folder, kind, reference, revision, hash_folder(folder))
+    return ResolvedModel(folder, kind, reference, revision, hash_folder(folder, _READ))
 
 
 def _cached_snapshot(reference: str, revision: str | None, require_weights: bool) -> Path | None:
