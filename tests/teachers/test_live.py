@@ -77,6 +77,17 @@ def test_a_forward_pass_that_turns_gradients_on_is_refused():
         teacher.check_repeatable(make_batch([0]))
 
 
+def test_an_input_that_requires_a_gradient_gets_none_through_the_teacher():
+    trained_encoder_output = torch.ones(1, requires_grad=True)
+
+    def listen(model, batch, layers):
+        signal = run_toy(model, batch, layers)
+        return Signal(signal.logits_BTV * trained_encoder_output, signal.states)
+
+    signal = LiveTeacher(ToyModel(STUDENT_WIDTH, seed=1), (1,), listen).signal(make_batch([0]))
+    assert not signal.logits_BTV.requires_grad
+
+
 def test_layers_are_handed_to_the_pass_once_and_in_order():
     seen = []
 

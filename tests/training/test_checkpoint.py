@@ -137,7 +137,7 @@ def save_until_line(folder, number):
 
         def trace(frame, event, argument):
             nonlocal left
-            if not frame.f_code.co_filename.endswith(("training/checkpoint.py", "records/files.py")):
+            if not frame.f_code.co_filename.endswith(("training/checkpoint.py", "records/files.py", "shutil.py")):
                 return None
             left -= event == "line"
             if left == 0:
@@ -156,17 +156,19 @@ def test_a_kill_at_any_line_leaves_a_usable_checkpoint(tmp_path):
     folder, number, seen = tmp_path / "checkpoints", 0, []
     done = False
     while not done:
-        number += 1
+        number += 2  # every other line: a fork each
         save_checkpoint(folder, make_snapshot(step=1))
         done = save_until_line(folder, number)
         found = open_checkpoint(find_checkpoint(folder))
+        for path in folder.glob("step-*"):  # none looks like a checkpoint that is not one
+            open_checkpoint(path)
         assert_same(found, make_snapshot(found.step, float(found.step)))
         seen.append(found.step)
         if found.step == 2:  # start the next round from step 1 again
             shutil.rmtree(folder)
     assert seen == sorted(seen)  # up to some line it is the old one, from there on the new one
-    assert seen.count(1) > 100
-    assert seen.count(2) > 3
+    assert seen.count(1) > 50
+    assert seen.count(2) > 10  # while the old one is removed
 
 
 def test_leftovers_of_a_kill_are_swept(tmp_path):

@@ -191,7 +191,8 @@ torch.distributed.destroy_process_group()
 def test_two_gloo_ranks_with_unequal_token_counts_take_the_step_of_one(tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(GLOO)
-    settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    settings = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     settings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
     ranks = [
         subprocess.Popen(
