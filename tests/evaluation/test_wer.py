@@ -29,7 +29,7 @@ def score(pairs: list[tuple[str, str]], **options: object) -> TranscriptScore:
     return score_transcripts(references, hypotheses, LOWER, resampling=FAST, **options)  # type: ignore[arg-type]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(corpora)
 def test_pooled_rates_agree_with_jiwer(pairs: list[tuple[str, str]]) -> None:
     assume(any(reference for reference, _ in pairs))
@@ -56,7 +56,7 @@ def test_kinds_of_edits() -> None:
     assert count_edits("ab c", "abc", "characters").deletions == 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(corpora, st.randoms(use_true_random=False))
 def test_order_is_no_matter(pairs: list[tuple[str, str]], random: object) -> None:
     assume(any(reference for reference, _ in pairs))
@@ -68,7 +68,7 @@ def test_order_is_no_matter(pairs: list[tuple[str, str]], random: object) -> Non
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(corpora, st.integers(2, 4))
 def test_copies_in_their_groups_change_neither_value_nor_interval(pairs: list[tuple[str, str]], times: int) -> None:
     """A recording that is there twice is no more evidence, once it is in one group."""
@@ -80,7 +80,7 @@ def test_copies_in_their_groups_change_neither_value_nor_interval(pairs: list[tu
         assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), abs=PARITY)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(corpora)
 def test_bounds(pairs: list[tuple[str, str]]) -> None:
     assume(any(reference for reference, _ in pairs))
