@@ -43,9 +43,10 @@ def write_card(document: Mapping[str, Any]) -> str:
         "## Training",
         "",
         (
-            f"{document['training']['steps']} steps on {data['train']['clips']} clips ({data['train']['seconds']:.0f} s)."
-            f" Trained parameters: {trained['params']:,}, {trained['share']:.3%} of the teacher's "
-            f"({trained['lora_share']:.3%} without the projectors, which are not in this folder)."
+            f"{document['training']['steps']} steps on {data['train']['clips']} clips "
+            f"({data['train']['seconds']:.0f} s). Trained parameters: {trained['params']:,}, "
+            f"{trained['share']:.3%} of the teacher's ({trained['lora_share']:.3%} without the "
+            "projectors, which are not in this folder)."
         ),
         "",
         "Objective: " + ", ".join(_term(term) for term in recipe["objective"]) + ".",

@@ -70,16 +70,16 @@ def forecast(materials: Materials) -> tuple[Document, str]:
         },
     }
     document = Document("distill.dry-run", body, warnings=(*materials.cautions, *_differences(outline)))
-    human = "\n".join(
-        [
-            *([_layer_map(outline)] if outline.pairs else []),
-            outline.budget.describe(),
-            f"expected: {cost.total:.2e} FLOPs (encoder {cost.encoder:.1e}, teacher {cost.teacher:.1e}, "
-            + f"student {cost.student:.1e}), {memory / 1e9:.1f} GB of memory, about {_duration(seconds)} of training here",
-            f"(time: {EFFICIENCY:.0%} of the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches on this machine)",
-        ]
+    lines = [_layer_map(outline)] if outline.pairs else []
+    lines.append(outline.budget.describe())
+    lines.append(
+        f"expected: {cost.total:.2e} FLOPs (encoder {cost.encoder:.1e}, teacher {cost.teacher:.1e}, student "
+        f"{cost.student:.1e}), {memory / 1e9:.1f} GB of memory, about {_duration(seconds)} of training here"
     )
-    return document, human
+    lines.append(
+        f"(time: {EFFICIENCY:.0%} of the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches on this machine)"
+    )
+    return document, "\n".join(lines)
 
 
 def measure_product() -> float:

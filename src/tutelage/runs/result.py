@@ -6,7 +6,8 @@ cover measuring (`judge`), the card's text (`card`) or printing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,11 +108,27 @@ def keep_result(findings: Findings, folder: RunFolder, ledger: Path | None) -> P
     ).to_dict()
     card = write_card(document)
     write_atomically(folder.card, card)
+    write_atomically(folder.transcripts, "".join(_transcript_lines(findings)))
     write_atomically(folder.student / "README.md", card)
     if ledger is not None:
         Ledger(ledger).record(_ledger_row(findings, folder, provenance))
     write_json(folder.result, document)
     return folder.result
+
+
+def _transcript_lines(findings: Findings) -> Iterator[str]:
+    """Every transcript of every system, one JSON line each: enough to score them again."""
+    for verdict in findings.verdicts:
+        for scored in verdict.score.utterances:
+            line = {
+                "system": verdict.name,
+                "id": scored.id,
+                "group": scored.group,
+                "reference": scored.raw.reference,
+                "transcript": scored.raw.hypothesis,
+                "hit_cap": scored.hit_cap,
+            }
+            yield json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def _body(findings: Findings, folder: RunFolder, provenance: Mapping[str, Any]) -> dict[str, Any]:
