@@ -1,6 +1,6 @@
 """Write the demo's tables into README.md from results/demo.json (`make docs`; a test checks that they are current).
 
-    python scripts/readme_table.py [--check]
+With --check nothing is written, and the exit code says whether the table is current.
 """
 
 from __future__ import annotations
@@ -49,15 +49,19 @@ def facts(document: Mapping[str, Any]) -> list[str]:
     trained, student, speed = document["trainable"], document["student"], document["speed"]
     compared = document["comparisons"][0]
     factors = speed["real_time_factor"]
-    return [
-        f"Student against its teacher at the same window: {points(compared['difference'])} points of WER ({compared['verdict']}).",
+    difference = points(compared["difference"])
+    versus = f"Student against its teacher at the same window: {difference} points of WER ({compared['verdict']})."
+    size = (
         f"Trained: {trained['params']:,} parameters, **{trained['share']:.2%} of the teacher's** "
         f"({trained['lora_share']:.2%} without the projectors). Student: {student['params'] / 1e6:.1f} M parameters "
-        f"({student['share_of_teacher_params']:.0%}), {student['bytes'] / 1e6:.0f} MB.",
+        f"({student['share_of_teacher_params']:.0%}), {student['bytes'] / 1e6:.0f} MB."
+    )
+    time = (
         f"Processing time **{percent(speed['saving'], 0)} % below** the stock teacher's (real-time factor "
         f"{factors['stock']['value']:.2f} to {factors['both']['value']:.2f}); of that saving the window accounts for "
-        f"{percent(speed['window'], 0)} %, the layers for {percent(speed['layers'], 0)} %.",
-    ]
+        f"{percent(speed['window'], 0)} %, the layers for {percent(speed['layers'], 0)} %."
+    )
+    return [versus, size, time]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+
 from tiny import shared_tiny_whisper
 
 SENTENCES = (

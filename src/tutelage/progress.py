@@ -1,4 +1,4 @@
-"""How long work tells its caller how far it is. The library never prints; a caller that wants bars passes a `Progress`."""
+"""How long work says how far it is: the library never prints, a caller that wants bars passes a `Progress`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Protocol
 class Progress(Protocol):
     """Opens one bar: `with progress("encode", total=512, unit="clip") as advance: advance(1, note="loss 2.3")`."""
 
-    def __call__(self, title: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Advance]: ...
+    def __call__(self, title: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Advance]:
+        """A bar of `total` units, `done` of them behind it already."""
 
 
 class Advance(Protocol):
     """Moves an open bar by `count` units; `note` is shown beside the time left."""
 
-    def __call__(self, count: int = 1, note: str = "") -> None: ...
+    def __call__(self, count: int = 1, note: str = "") -> None:
+        """Move the bar."""
 
 
 Talk = Callable[[str], None]
@@ -28,10 +30,10 @@ def say_nothing(line: str) -> None:
 
 
 @contextmanager
-def no_progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+def no_progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:  # noqa: ARG001 - silent
     """The silent `Progress`."""
 
-    def advance(count: int = 1, note: str = "") -> None:
+    def advance(count: int = 1, note: str = "") -> None:  # noqa: ARG001 - silent
         return None
 
     yield advance

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
+
 from tiny_run import tutelage, write_manifest, write_run
 
 Write = Callable[..., Path]
@@ -40,7 +41,7 @@ def result(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> dict[str,
 def test_the_last_line_is_the_path_of_the_result(
     finished: tuple[Path, subprocess.CompletedProcess[str]], result: dict[str, Any]
 ) -> None:
-    folder, done = finished
+    _, done = finished
     assert done.stdout.splitlines()[-1] == "run/result.json"
     assert result["path"] == "run/result.json"
     assert "student 1 of 2 -> teacher 1 of 4" in done.stderr  # the layer map is said at the start
@@ -74,9 +75,10 @@ def test_the_document_says_what_was_run_and_where_it_came_from(result: dict[str,
     assert result["law"]["D_T"] is None
     assert result["provenance"]["packages"]["torch"]
     assert result["speed"]["saving"]["value"] is not None
-    assert result["speed"]["window"]["value"] is None or 0.999 < sum(
-        result["speed"][part]["value"] for part in ("window", "layers")
-    ) < 1.001
+    assert (
+        result["speed"]["window"]["value"] is None
+        or 0.999 < sum(result["speed"][part]["value"] for part in ("window", "layers")) < 1.001
+    )
 
 
 def test_the_hashes_are_those_of_the_files(
@@ -259,9 +261,7 @@ def test_a_clip_longer_than_the_window_is_listed_or_dropped(write_recipe: Write,
         ("teacher.model=nowhere/at-all", "nowhere/at-all"),
     ],
 )
-def test_a_design_that_does_not_fit_is_one_line(
-    write_recipe: Write, tmp_path: Path, override: str, fault: str
-) -> None:
+def test_a_design_that_does_not_fit_is_one_line(write_recipe: Write, tmp_path: Path, override: str, fault: str) -> None:
     done = tutelage("distill", write_recipe(), "--out", "run", "--set", override, cwd=tmp_path)
     assert done.returncode in (1, 2)
     assert done.returncode == 2 or override.startswith("teacher")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tutelage.config import dump_recipe, load_recipe
 from tutelage.errors import InputError
 
