@@ -9,7 +9,7 @@ import pytest
 from tutelage.errors import InputError
 from tutelage.laws.architecture import count_flops
 
-TOKENS = 7
+TOKENS = 64
 WHISPER: dict[str, Any] = {
     "model_type": "whisper",
     "d_model": 32,
@@ -24,15 +24,12 @@ WHISPER: dict[str, Any] = {
     "max_source_positions": 20,
 }
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-# The formula counts the inputs' gradients in the block of the lowest adapter, which autograd does not need, and the
-# gradient that each first LoRA matrix passes down: too much by less than a block of three.
-LORA_EXCESS = 0.05
 
 
 def whisper() -> Any:
     transformers = pytest.importorskip("transformers")
     sizes = {name: value for name, value in WHISPER.items() if name != "model_type"}
-    config = transformers.WhisperConfig(**sizes, **IDS, max_target_positions=16, decoder_start_token_id=1)
+    config = transformers.WhisperConfig(**sizes, **IDS, max_target_positions=TOKENS, decoder_start_token_id=1)
     model = transformers.WhisperForConditionalGeneration(config)
     model.set_attn_implementation("eager")
     return model
@@ -75,7 +72,9 @@ def test_lora_training_costs_less_than_three_forward_passes(lowest: int) -> None
     counted = count_flops(WHISPER, TOKENS)
     flops = counted.lora_training(work, lowest)
     truth = measured(model.base_model.model, backward=True, **speech())
-    assert truth <= flops <= truth * (1 + LORA_EXCESS)
+    # Autograd skips what lies below the adapters in the lowest block, which the formula counts whole.
+    block = counted.decoder[lowest]
+    assert truth <= flops < truth + block.linear + block.attention
     assert flops < counted.training
     cached = counted.lora_training(work, lowest, cached_encoder=True)
     assert flops - cached == counted.encoder_forward

@@ -8,10 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tutelage.laws.law import Law, with_coefficients
+from tutelage.laws.law import Equation, Law, with_coefficients
+from tutelage.laws.rounding import rounding_band
 from tutelage.planning.crossover import find_crossover
 from tutelage.planning.optimum import Allocations, allocate, allocate_given
 from tutelage.planning.scenarios import BEST, BOTH, INFERENCE, PRETRAINING, Scenario, Teacher
+
+# Nats: what a line between two budgets misses of the curve.
+TOUCH = 1e-4
 
 SEVEN = Teacher("7B", 7.7e9, 2.02)
 
@@ -65,6 +69,21 @@ def test_rounding_alone_moves_the_crossover_by_an_order_of_magnitude(law: Law, p
     assert ends.level is None
     assert ends.low < ends.value < ends.high
     assert ends.high / ends.low > 5
+
+
+@pytest.mark.parametrize(("params", "side"), [(3e8, 0), (1e9, 0), (1e9, 1), (1e10, 0), (1e10, 1)])
+def test_at_an_end_of_the_band_the_gain_just_touches_0(law: Law, params: float, side: int) -> None:
+    ends = find_crossover(law, params, spend(law, INFERENCE, params)).ends
+    assert ends is not None
+    compute = (ends.low, ends.high)[side]
+    assert compute is not None
+    allocations = spend(law, INFERENCE, params)(np.array([compute]))
+    tokens = compute / law.forward.training_per_token(params)
+
+    def gains(equation: Equation) -> np.ndarray:
+        return equation.supervised.predict(params, tokens) - allocations.student_loss_under(equation)
+
+    assert rounding_band(law, gains)[side][0] == pytest.approx(0.0, abs=TOUCH)
 
 
 def test_the_band_of_the_printed_allocation_is_that_of_the_new_optimum(law: Law) -> None:

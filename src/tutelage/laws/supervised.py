@@ -101,8 +101,7 @@ class SupervisedLaw:
         with np.errstate(divide="ignore"):
             both = np.log(excess) / self.gamma
             size = np.log(self.A) - self.alpha * np.log(np.asarray(params, dtype=np.float64))
-            # log(e^both - e^size): what is left for the term in tokens.
-            left = np.minimum(size - both, 0.0)
-            data = both + np.log(-np.expm1(left))
-            tokens = np.exp((np.log(self.B) - data) / self.beta)
-        return np.where(size < both, tokens, np.inf)[()]
+            # log(e^both - e^size): what is left for the term in tokens; nothing at and below the floor.
+            data = both + np.log(-np.expm1(np.minimum(size - both, 0.0)))
+            tokens: FloatArray = np.exp((np.log(self.B) - data) / self.beta)
+        return tokens

@@ -7,6 +7,7 @@ of loss 1.43 is predicted to reach 1.99 where ordinary training gives 3.42.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from tutelage.laws.law import Law
@@ -72,6 +73,15 @@ def cautions_among(law: Law, inputs: Mapping[str, Mapping[str, float | None]]) -
         )
         found.append(Caution(OUTSIDE_RANGE, name, float(furthest), fitted, text))
     return tuple(found)
+
+
+def not_positive(numbers: Mapping[str, float | None]) -> list[str]:
+    """One fault for each number that is not finite and greater than 0; None is passed over."""
+    return [
+        f"{name} is {value}; it must be a finite number greater than 0"
+        for name, value in numbers.items()
+        if value is not None and not (math.isfinite(value) and value > 0)
+    ]
 
 
 def modality_caution(law: Law, modality: str) -> Caution | None:

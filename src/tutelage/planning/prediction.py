@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tutelage.errors import InputError
 from tutelage.laws.distillation import DistillationLaw
 from tutelage.laws.law import Equation, Law
 from tutelage.laws.rounding import banded
 from tutelage.laws.supervised import FloatArray
-from tutelage.laws.validity import cautions
+from tutelage.laws.validity import cautions, not_positive
 from tutelage.records.document import Caution, Document
 from tutelage.records.estimate import Estimate
 from tutelage.units import Nats, Params, Tokens
@@ -75,7 +76,11 @@ def predict(
 
     Returns:
         The losses that the law can tell, with a rounding band where its coefficients were printed.
+
+    Raises:
+        InputError: With every fault: a number that is not finite and greater than 0, two kinds of teacher, half a one.
     """
+    _check(student_params, student_tokens, teacher_loss, teacher_params, teacher_tokens)
     supervised = banded(law, lambda equation: equation.supervised.predict(np.asarray(student_params), student_tokens))
     inputs: dict[str, float | None] = {"student_params": student_params, "student_tokens": student_tokens}
     if law.distillation is None:
@@ -115,6 +120,31 @@ def predict(
         law=law.name,
         warnings=cautions(law, inputs),
     )
+
+
+def _check(
+    student_params: Params,
+    student_tokens: Tokens,
+    teacher_loss: Nats | None,
+    teacher_params: Params | None,
+    teacher_tokens: Tokens | None,
+) -> None:
+    faults = not_positive(
+        {
+            "student_params": student_params,
+            "student_tokens": student_tokens,
+            "teacher_loss": teacher_loss,
+            "teacher_params": teacher_params,
+            "teacher_tokens": teacher_tokens,
+        }
+    )
+    sized = [size is not None for size in (teacher_params, teacher_tokens)]
+    if teacher_loss is not None and any(sized):
+        faults.append("teacher_loss and teacher_params/teacher_tokens are both given; give one kind of teacher")
+    elif any(sized) and not all(sized):
+        faults.append("teacher_params and teacher_tokens belong together; give both, or teacher_loss")
+    if faults:
+        raise InputError(faults)
 
 
 def _distillation(equation: Equation) -> DistillationLaw:

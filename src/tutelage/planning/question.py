@@ -5,10 +5,10 @@ Covers: the question as a checked value. Does not cover: reading it from a comma
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from tutelage.errors import InputError
+from tutelage.laws.validity import not_positive
 from tutelage.planning.scenarios import HIGHEST, LOWEST, Teacher
 from tutelage.units import Flops, Nats, Params, Tokens, format_quantity
 
@@ -48,11 +48,7 @@ class Question:
                 f"teacher {teacher.name}: params": teacher.params,
                 f"teacher {teacher.name}: loss": teacher.loss,
             }
-        faults += [
-            f"{name} is {value}; it must be a finite number greater than 0"
-            for name, value in numbers.items()
-            if value is not None and not (math.isfinite(value) and value > 0)
-        ]
+        faults += not_positive(numbers)
         names = [teacher.name for teacher in self.teachers]
         faults += [f"two teachers are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
         if self.students < 1:
