@@ -126,6 +126,7 @@ def test_suppressed_tokens_are_never_said(
     settings.begin_suppress_tokens = [first]
     found = transcribe(other, clips, encode, codec, cap=FIXED)
     assert all(transcript.tokens[0] != first for transcript in found)
+    assert any(first in transcript.tokens for transcript in found), "suppressed at the first position only"
 
 
 def test_precomputed_outputs_say_the_same(
