@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
 from tutelage.errors import InterruptedRunError, TutelageError
+
+_NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)\S*", re.IGNORECASE)
 
 VERBS: dict[str, str] = {
     "predict": "the loss that a law predicts for a student",
@@ -51,7 +54,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (0 done, 2 bad input, 1 failure while running, 130 interrupted)."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = join_negative_numbers(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in words if not word.startswith("-")), "")
     arguments = build_parser(verb).parse_args(words)
     try:
@@ -76,6 +79,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error.strerror}: {error.filename or 'no file named'}", file=sys.stderr)
         return TutelageError.exit_code
     return code
+
+
+def join_negative_numbers(words: Sequence[str]) -> list[str]:
+    """`--option -1e9` as `--option=-1e9`: argparse takes -1e9 for an option, and the verb should say what is wrong.
+
+    Example:
+        >>> join_negative_numbers(["--compute", "-1e21", "--json"])
+        ['--compute=-1e21', '--json']
+    """
+    joined: list[str] = []
+    for word in words:
+        if _NEGATIVE.fullmatch(word) and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _lines(error: TutelageError) -> str:
