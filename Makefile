@@ -59,9 +59,10 @@ types: $(stamp) ## mypy, strict
 bench: $(stamp) ## every benchmark; each prints JSON
 	@for file in benchmarks/*.py; do echo "$$file" >&2; $(bin)/python "$$file" || exit 1; done
 
-docs: $(stamp) ## write again what is made from the source: docs/cli.md, the tree in docs/architecture.md
+docs: $(stamp) ## write again what is made from the source: docs/cli.md, the tree, the README table
 	@$(bin)/python scripts/cli_help.py
 	@$(bin)/python scripts/source_tree.py
+	@$(bin)/python scripts/readme_table.py
 
 acceptance: $(stamp) ## the long runs behind the claims of the README; writes their dated results
 	@$(bin)/python scripts/acceptance.py $(ARGS)

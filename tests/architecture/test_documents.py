@@ -14,7 +14,7 @@ DECISIONS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
-@pytest.mark.parametrize("script", ["cli_help.py", "source_tree.py"])
+@pytest.mark.parametrize("script", ["cli_help.py", "source_tree.py", "readme_table.py"])
 def test_pages_made_from_the_source_are_current(root: Path, script: str) -> None:
     done = subprocess.run([sys.executable, root / "scripts" / script, "--check"], capture_output=True, text=True)
     assert done.returncode == 0, f"run `make docs`\n{done.stderr}"
