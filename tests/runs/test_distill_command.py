@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file
 from tiny_run import tutelage, write_manifest, write_run
 
 Write = Callable[..., Path]
+CHECKPOINT_DOES_NOT_FIT = 8192  # bytes; the recipe and the ledger do, weights and moments do not
 ROWS = ["teacher, 4 s window", "teacher, 2 s window", "student, before", "student, distilled"]
 
 
@@ -285,14 +287,30 @@ def test_a_model_without_weights_or_with_pickled_ones_is_refused(write_recipe: W
     assert "pickle" in talk
 
 
-def test_a_full_disk_is_one_line(write_recipe: Write, tmp_path: Path) -> None:
-    """A folder that takes nothing stands for the disk: /dev/full answers every write as a full disk does."""
+def test_an_unwritable_folder_is_one_line(write_recipe: Write, tmp_path: Path) -> None:
     recipe = write_recipe()
     (tmp_path / "plain").write_text("a file, not a folder", encoding="utf-8")
     done = tutelage("distill", recipe, "--out", "plain/run", cwd=tmp_path)
-    assert done.returncode in (1, 2)
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "plain" in done.stderr
+    assert "plain" in done.stderr.splitlines()[-1]
+
+
+def test_a_disk_that_fills_is_one_line_and_the_run_resumes(write_recipe: Write, tmp_path: Path) -> None:
+    """A limit on the size of a file stands for the disk: a write of more fails half-way, as on a full one."""
+    write_recipe()
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (CHECKPOINT_DOES_NOT_FIT, CHECKPOINT_DOES_NOT_FIT))
+
+    command = [sys.executable, "-m", "tutelage.cli.main", "distill", "recipe.yaml", "--out", "run", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=fill, check=False)
+    assert done.returncode in (1, 2)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert not (tmp_path / "run" / "result.json").exists()
+    resumed = tutelage("distill", "recipe.yaml", "--out", "run", "--resume", "--ledger", "l.db", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
 
 
 def test_a_dry_run_counts_and_writes_nothing(write_recipe: Write, tmp_path: Path) -> None:
