@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tutelage.cli.options import add_options
+
+if TYPE_CHECKING:
+    from tutelage.planning.plan import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     return print_result(path, arguments)
 
 
-def _plan_text(answer: object) -> str:
+def _plan_text(answer: Plan) -> str:
     from tutelage.cli.output import table
-    from tutelage.planning.plan import Plan
     from tutelage.planning.words import HEADERS, in_words, rows
 
-    assert isinstance(answer, Plan)
     body = rows(answer)
-    cautions = [f"note: {caution.text}" for caution in answer.document().warnings]
-    return "\n".join([*([table(body, HEADERS), ""] if body else []), in_words(answer), *cautions, ""])
+    # Without numbers there is one sentence to say: that, and why, there are none.
+    return f"{table(body, HEADERS)}\n\n{in_words(answer)}\n" if body else in_words(answer).partition("\n\n")[0]

@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 
 from tutelage.errors import InterruptedRunError, TutelageError
@@ -57,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = join_negative_numbers(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in words if not word.startswith("-")), "")
     arguments = build_parser(verb).parse_args(words)
+    if not arguments.debug:
+        # peft 0.21 uses an attribute that transformers 5 deprecates; users can do nothing about it.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     try:
         code = int(importlib.import_module(f"tutelage.cli.{arguments.verb}").run(arguments))
         sys.stdout.flush()
