@@ -24,6 +24,12 @@ settings.load_profile("seeded")
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 
 
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return Path(__file__).resolve().parents[1]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def isolated_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the ledger and the caches of the person who runs the tests out of them."""

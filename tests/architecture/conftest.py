@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
 RUN_AND_LIST_MODULES = """
 import json, sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -28,12 +26,6 @@ with redirect_stdout(text), redirect_stderr(text):
         import tutelage
 print(json.dumps({"code": code, "text": text.getvalue(), "modules": sorted(sys.modules)}))
 """
-
-
-@pytest.fixture(scope="session")
-def root() -> Path:
-    """The repository's root."""
-    return ROOT
 
 
 @pytest.fixture(scope="session")
