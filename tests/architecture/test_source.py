@@ -64,10 +64,10 @@ def test_only_the_command_line_prints(source_files: list[Path]) -> None:
     assert not printing
 
 
-def test_warnings_are_never_silenced(source_files: list[Path]) -> None:
-    silencing = {"warnings.simplefilter", "warnings.filterwarnings"}
-    calls = [p for p, n in nodes(source_files) if isinstance(n, ast.Call) and ast.unparse(n.func) in silencing]
-    assert not calls
+def test_the_library_never_silences_warnings(source_files: list[Path]) -> None:
+    silencing = {"warnings.simplefilter", "warnings.filterwarnings", "warnings.catch_warnings"}
+    library = [file for file in source_files if file.parent.name != "cli"]  # the command line may, with a reason
+    assert not [p for p, n in nodes(library) if isinstance(n, ast.Call) and ast.unparse(n.func) in silencing]
 
 
 def test_nothing_is_unpickled_or_evaluated(source_files: list[Path]) -> None:
