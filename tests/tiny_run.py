@@ -67,7 +67,7 @@ objective:
   {objective}
 data: {{train: data/train.jsonl, held_out: data/held_out.jsonl, language: es}}
 training: {{steps: {steps}, batch_size: 2, learning_rate: 1e-2, checkpoint_every: 2, threads: 1}}
-evaluation: {{bootstrap_draws: 100, stock_clips: 1, speed_clips: 1, speed_repeats: 2, show_clips: 1}}
+evaluation: {{bootstrap_draws: 100, stock_clips: 2, speed_clips: 1, speed_repeats: 2, show_clips: 1}}
 {extra}
 """,
         encoding="utf-8",

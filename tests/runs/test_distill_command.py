@@ -19,8 +19,9 @@ from safetensors.numpy import load_file
 
 from tiny_run import tutelage, write_manifest, write_run
 
+ROOT = Path(__file__).resolve().parents[2]
 Write = Callable[..., Path]
-CHECKPOINT_DOES_NOT_FIT = 8192  # bytes; the recipe and the ledger do, weights and moments do not
+STUDENT_DOES_NOT_FIT = 50_000  # bytes; ledger and checkpoint do, the exported weights do not
 ROWS = ["teacher, 4 s window", "teacher, 2 s window", "student, before", "student, distilled"]
 
 
@@ -93,11 +94,18 @@ def test_the_hashes_are_those_of_the_files(
 
 
 def test_the_student_opens_where_this_package_is_not_imported(
-    finished: tuple[Path, subprocess.CompletedProcess[str]], result: dict[str, Any], root: Path
+    finished: tuple[Path, subprocess.CompletedProcess[str]], result: dict[str, Any]
 ) -> None:
     folder, _ = finished
     done = subprocess.run(
-        [sys.executable, root / "scripts" / "check_export.py", folder / "run" / "student", folder / "data/tone7.wav"],
+        [
+            sys.executable,
+            ROOT / "scripts" / "check_export.py",
+            folder / "run" / "student",
+            folder / "data/tone7.wav",
+            "--max-new-tokens",
+            "20",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -245,7 +253,7 @@ def test_a_clip_longer_than_the_window_is_listed_or_dropped(write_recipe: Write,
     code, talk, torch = run_without_torch(tmp_path, *words)
     assert code == 2
     assert not torch
-    assert "tone1" in talk
+    assert "tone7" in talk
     assert "tone3" in talk
     done = tutelage(*words, "--set", "data.overlong=drop", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -284,7 +292,7 @@ def test_a_model_without_weights_or_with_pickled_ones_is_refused(write_recipe: W
     (bare / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     code, talk, torch = run_without_torch(tmp_path, *words)
     assert (code, torch) == (2, False)
-    assert "pickle" in talk
+    assert "could run code when read" in talk
 
 
 def test_an_unwritable_folder_is_one_line(write_recipe: Write, tmp_path: Path) -> None:
@@ -301,7 +309,7 @@ def test_a_disk_that_fills_is_one_line_and_the_run_resumes(write_recipe: Write, 
     write_recipe()
 
     def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (CHECKPOINT_DOES_NOT_FIT, CHECKPOINT_DOES_NOT_FIT))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (STUDENT_DOES_NOT_FIT, STUDENT_DOES_NOT_FIT))
 
     command = [sys.executable, "-m", "tutelage.cli.main", "distill", "recipe.yaml", "--out", "run", "--quiet"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=fill, check=False)
@@ -324,8 +332,8 @@ def test_a_dry_run_counts_and_writes_nothing(write_recipe: Write, tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_authors_setting_counts_as_published(root: Path, tmp_path: Path) -> None:
-    recipe = root / "recipes" / "whisper_large_v3_to_medium.yaml"
+def test_the_authors_setting_counts_as_published(tmp_path: Path) -> None:
+    recipe = ROOT / "recipes" / "whisper_large_v3_to_medium.yaml"
     done = tutelage("distill", recipe, "--dry-run", "--json", cwd=tmp_path)
     budget = json.loads(done.stdout)["budget"]
     assert budget["lora_params"] == 12_582_912

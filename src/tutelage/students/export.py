@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from tutelage.errors import InputError, TutelageError
 from tutelage.models.layout import write_json, write_processor_files, write_tokenizer_files
@@ -149,6 +153,11 @@ def _new_folder(out: Path) -> Iterator[Path]:
             folder.rename(out)
     except OSError as error:
         raise explain_write_failure(error, out) from error
+    except SafetensorError as error:  # its writer wraps the system's error in text
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise explain_write_failure(OSError(int(number[1]), os.strerror(int(number[1]))), out) from error
 
 
 def _generation(settings: Any, language: str | None, task: str) -> Any:
