@@ -19,6 +19,8 @@ from safetensors.numpy import load_file
 
 from tiny_run import tutelage, write_manifest, write_run
 
+pytestmark = pytest.mark.slow  # every test runs the command in a process of its own
+
 ROOT = Path(__file__).resolve().parents[2]
 Write = Callable[..., Path]
 STUDENT_DOES_NOT_FIT = 50_000  # bytes; ledger and checkpoint do, the exported weights do not

@@ -93,6 +93,7 @@ def test_exporting_leaves_the_student_as_it_was(tmp_path: Path) -> None:
     assert getattr(student.model.generation_config, "language", None) is None
 
 
+@pytest.mark.slow
 def test_a_process_that_imports_transformers_alone_transcribes(
     student: SpeechModel, exported: Path, clip: Path
 ) -> None:

@@ -150,6 +150,7 @@ def save_until_line(folder, number):
     return os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.usefixtures("no_fsync")
 def test_a_kill_at_any_line_leaves_a_usable_checkpoint(tmp_path):

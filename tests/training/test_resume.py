@@ -47,6 +47,7 @@ def straight(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "after", "code"), [("SIGKILL", 7, -9), ("SIGINT", 6, 130)])
 def test_a_killed_process_resumes_to_the_same_bytes(tmp_path, straight, name, after, code):
     folder = tmp_path / "run"

@@ -188,6 +188,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_gloo_ranks_with_unequal_token_counts_take_the_step_of_one(tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(GLOO)
