@@ -182,7 +182,7 @@ def seed_interval(sums: GroupSums, resampling: Resampling, signed: bool = False)
     """The mean ratio over seeds with an interval for new utterances *and* new seeds.
 
     Groups and seeds are drawn independently (two crossed factors). S - 1 of the S seeds are drawn, which makes the
-    variance of the draws' mean unbiased for so few (raowu1988), and the tail is expanded by a t quantile with
+    variance of the draws' mean unbiased for so few (rao1988), and the tail is expanded by a t quantile with
     Satterthwaite's degrees of freedom from the two variances. Coverage of the nominal 95 % (same benchmark): 0.93-0.97
     for 3-8 seeds whose loops differ much, where the bootstrap over groups alone falls to 0.69 at 150 groups. Where
     seeds do not differ it is too wide rather than too short (0.98-0.99).
