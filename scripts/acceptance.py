@@ -1,12 +1,13 @@
 """The long runs behind the README's claims: the demo, the same student by cross-entropy alone, and opening the export.
 
-    python scripts/acceptance.py [--seeds 0 1 2 3 4] [--jobs 2] [--skip-export-check]
+    python scripts/acceptance.py [--parts arms demo export] [--seeds 0 1 2 3 4] [--jobs 2] [--demo-run RUN]
 
-Trains both arms with every seed (two processes with one thread each), scores them again from their transcripts, and
+arms: trains both arms with every seed (two processes, one thread each), scores them again from their transcripts, and
 writes results/acceptance.json: pooled error rates with intervals for new utterances and new seeds, and their paired
-difference. Then opens the demo's exported student in two fresh environments with nothing but transformers, the oldest
-and the newest supported version. Last it runs the demo itself, alone on the machine, and writes results/demo.json.
-Finished runs under runs/acceptance are found again, so an interrupted acceptance goes on where it was.
+differences. demo: runs the demo, alone on the machine, and writes results/demo.json. export: transcribes clips with the
+demo's exported student in two fresh environments that hold transformers and not this package, the oldest and the newest
+supported version, and writes results/export.json. Finished runs under runs/acceptance are found again, so an
+interrupted acceptance goes on where it was.
 """
 
 from __future__ import annotations
@@ -44,29 +45,36 @@ METRICS: tuple[Metric, ...] = ("wer", "cer", "capped_wer", "loop_rate")
 
 
 def main() -> int:
-    """Run everything that is not there yet; returns the exit code."""
+    """Run every part that is asked for; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=["arms", "export", "demo"], default=["arms", "export", "demo"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--skip-export-check", action="store_true")
+    parser.add_argument("--demo-run", type=Path, metavar="RUN", help="a finished run of the demo, instead of another")
     arguments = parser.parse_args()
-    jobs = [(arm, seed) for seed in arguments.seeds for arm in ARMS]
-    train(*jobs[0])  # alone: it fills the cache of encoder outputs for the others
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda job: train(*job), jobs[1:]))
-    summary = summarise(arguments.seeds)
-    if not arguments.skip_export_check:
-        summary["export"] = check_export(RUNS / f"distilled-seed{arguments.seeds[0]}" / "student")
-    write_json(RESULTS / "acceptance.json", summary)
-    demo = RUNS / "demo"
-    tutelage("demo", "--out", str(demo), "--ledger", str(RUNS / "ledger.db"), *(["--force"] if demo.exists() else []))
-    document = json.loads((demo / "result.json").read_text(encoding="utf-8"))
-    document["path"] = "runs/acceptance/demo/result.json"
-    for model in (document["teacher"], document["student"]["started_from"]):
-        model["path"] = Path(model["path"]).name
-    write_json(RESULTS / "demo.json", document)
-    print(RESULTS / "acceptance.json")
+    if "arms" in arguments.parts:
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            list(pool.map(lambda job: train(*job), [(arm, seed) for seed in arguments.seeds for arm in ARMS]))
+        keep("acceptance.json", summarise(arguments.seeds))
+    if "demo" in arguments.parts:
+        run = arguments.demo_run or RUNS / "demo"
+        if not (run / "result.json").is_file():
+            tutelage("demo", "--out", str(run), "--ledger", str(RUNS / "ledger.db"))
+        keep("demo.json", json.loads((run / "result.json").read_text(encoding="utf-8")))
+    if "export" in arguments.parts:
+        run = arguments.demo_run or RUNS / "demo"
+        keep("export.json", check_export(run / "student"))
     return 0
+
+
+def keep(name: str, document: dict[str, Any]) -> None:
+    """Write a result file, paths relative to the checkout and models by the names of their folders."""
+    for model in (document.get("teacher"), document.get("student", {}).get("started_from")):
+        if model is not None:
+            model["path"] = Path(model["path"]).name
+    plain = json.loads(json.dumps(document).replace(f"{ROOT}/", "").replace("recipes/../", ""))
+    write_json(RESULTS / name, plain)
+    print(RESULTS / name)
 
 
 def train(arm: str, seed: int) -> None:
@@ -157,8 +165,10 @@ def describe(arm: str, seeds: list[int], scores: list[TranscriptScore], resampli
 
 def check_export(student: Path) -> dict[str, Any]:
     """Transcribe held-out clips from the exported folder where transformers is installed and this package is not."""
-    clips = sorted((ROOT / "examples" / "captions_es" / "audio").iterdir())[:3]
-    found: dict[str, Any] = {}
+    captions = ROOT / "examples" / "captions_es"
+    rows = (captions / "held_out.jsonl").read_text(encoding="utf-8").splitlines()[:4]
+    clips = [captions / json.loads(row)["audio"] for row in rows]
+    found: dict[str, dict[str, Any]] = {}
     for age, version in TRANSFORMERS.items():
         folder = RUNS / f"venv-transformers-{version}"
         python = folder / "bin" / "python"
@@ -177,7 +187,13 @@ def check_export(student: Path) -> dict[str, Any]:
         )
         found[age] = {"transformers": version, **json.loads(out.stdout)}
     agree = all(one["text"] == other["text"] for one, other in zip(*(f["clips"] for f in found.values()), strict=True))
-    return {**found, "agree": agree}
+    return {
+        "schema": {"name": "tutelage.export-check", "version": 1},
+        "command": "make acceptance",
+        **found,
+        "agree": agree,
+        "provenance": collect_provenance().to_dict(),
+    }
 
 
 if __name__ == "__main__":
