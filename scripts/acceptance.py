@@ -142,7 +142,7 @@ def describe(arm: str, seeds: list[int], scores: list[TranscriptScore], resampli
     losses = [document["systems"][-1]["metrics"]["nats_per_token"]["value"] for document in documents]
     last = documents[0]["systems"][-1]
     return {
-        "conditions": conditions(gather_materials(load_recipe(RECIPE, [*ARMS[arm]]))),
+        "conditions": conditions(gather_materials(load_recipe(RECIPE, [*ARMS[arm]])).identity),
         "recipe_sha256": documents[0]["recipe"]["sha256"],
         "row": {
             "name": NAMES[arm],

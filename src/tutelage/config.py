@@ -160,23 +160,22 @@ def _validate(document: dict[str, Any], path: Path, faults: list[str]) -> Recipe
 
 def _readable(error: Any, document: dict[str, Any]) -> Iterator[str]:
     """One line a place; the branches of a union are joined with "or"."""
-    at_place: dict[str, list[str]] = {}
+    expected: dict[str, list[str]] = {}
     values: dict[str, Any] = {}
     for fault in error.errors(include_url=False):
         place, value = _place_of(fault["loc"], document)
-        message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
         if isinstance(value, float) and not math.isfinite(value):
             continue  # said already
-        at_place.setdefault(place, []).append(message)
-        values[place] = value
-    for place, messages in at_place.items():
-        own = len(messages) == 1 and messages[0][:1].isupper()
-        if messages == ["Field required"]:
+        if fault["type"] == "missing":
             yield f"{place}: this key is required."
-        elif own:
-            yield f"{place}: {messages[0]}." if place else f"{messages[0]}."
+        elif fault["type"] == "value_error":  # a sentence of our own settings
+            sentence = str(fault["msg"]).removeprefix("Value error, ").rstrip(".")
+            yield f"{place}: {sentence}." if place else f"{sentence}."
         else:
-            yield f"{place}: {values[place]!r} should be {' or '.join(dict.fromkeys(messages))}."
+            expected.setdefault(place, []).append(str(fault["msg"]).removeprefix("Input should be ").rstrip("."))
+            values[place] = value
+    for place, kinds in expected.items():
+        yield f"{place}: {values[place]!r} should be {' or '.join(dict.fromkeys(kinds))}."
 
 
 def _place_of(location: tuple[int | str, ...], document: Any) -> tuple[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from tiny import shared_tiny_whisper
 from tiny_run import tutelage, write_manifest, write_run
 
 pytestmark = pytest.mark.slow  # every test runs the command in a process of its own
@@ -295,6 +297,28 @@ def test_a_model_without_weights_or_with_pickled_ones_is_refused(write_recipe: W
     code, talk, torch = run_without_torch(tmp_path, *words)
     assert (code, torch) == (2, False)
     assert "could run code when read" in talk
+
+
+def test_a_student_with_another_tokenizer_is_refused_by_preflight_and_leaves_nothing(
+    write_recipe: Write, tmp_path: Path
+) -> None:
+    """Same encoder, same sizes, two tokens exchanged: nothing but the strings of the ids can tell."""
+    recipe = write_recipe()
+    other = tmp_path / "other"
+    shutil.copytree(shared_tiny_whisper(), other)
+    for name in ("tokenizer.json", "vocab.json"):
+        document = json.loads((other / name).read_text(encoding="utf-8"))
+        vocabulary = document["model"]["vocab"] if name == "tokenizer.json" else document
+        vocabulary["a"], vocabulary["o"] = vocabulary["o"], vocabulary["a"]
+        (other / name).write_text(json.dumps(document), encoding="utf-8")
+    settings = ("--set", f"student.model={other}", "--set", "student.layer_map=uniform")
+    done = tutelage("distill", recipe, "--out", "run", *settings, cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: preflight: ")
+    assert "token" in line
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unwritable_folder_is_one_line(write_recipe: Write, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; returns the exit code."""
-    from tutelage.cli.distill import forecast_recipe, prepare_attempt, print_result
+    from tutelage.cli.distill import forecast_recipe, gather_for, prepare_attempt, print_result
     from tutelage.config import load_recipe
     from tutelage.runs.demo import add_to, find_recipe, plan_own_sizes, plan_realistic
 
@@ -37,9 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     plans = {"realistic": plan_realistic()}
     attempt.talk("plan: what the published law says for a 1B student, a 7B teacher of loss 2.02 and 1e21 FLOPs")
     attempt.talk(_plan_text(plans["realistic"]))
-    from tutelage.runs.materials import gather_materials
-
-    materials = gather_materials(recipe, progress=attempt.progress, talk=attempt.talk)
+    materials = gather_for(recipe, attempt)
     plans["demo"] = plan_own_sizes(materials)
     attempt.talk("plan: what it says for this demo's own sizes")
     attempt.talk(_plan_text(plans["demo"]))

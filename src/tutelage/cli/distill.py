@@ -15,6 +15,7 @@ from tutelage.cli.options import add_options
 
 if TYPE_CHECKING:
     from tutelage.runs.attempt import Attempt
+    from tutelage.runs.materials import Materials
     from tutelage.runs.recipe import Recipe
 
 
@@ -35,9 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     words = ["tutelage", "distill", str(arguments.recipe)]
     words += [word for override in arguments.overrides for word in ("--set", override)]
     attempt = prepare_attempt(recipe, arguments, out, words)
-    from tutelage.runs.materials import gather_materials
-
-    materials = gather_materials(recipe, progress=attempt.progress, talk=attempt.talk)
+    materials = gather_for(recipe, attempt)
     from tutelage.runs.distil import distil  # loads torch: only after data, recipe and folders were checked
 
     return print_result(distil(materials, attempt), arguments)
@@ -69,6 +68,17 @@ def prepare_attempt(recipe: Recipe, arguments: argparse.Namespace, out: Path, wo
         talk=talk(arguments.quiet),
         resume_command=shlex.join([*words, *again, "--out", str(out), "--resume"]),
     )
+
+
+def gather_for(recipe: Recipe, attempt: Attempt) -> Materials:
+    """The recipe's data and models; a run that is resumed must be the one that was interrupted."""
+    from tutelage.runs.folder import require_same_run
+    from tutelage.runs.materials import gather_materials
+
+    materials = gather_materials(recipe, progress=attempt.progress, talk=attempt.talk)
+    if attempt.resume:
+        require_same_run(attempt.out, materials.identity, recipe.seed)
+    return materials
 
 
 def forecast_recipe(recipe: Recipe, arguments: argparse.Namespace) -> int:

@@ -79,14 +79,11 @@ def add_to(findings: Findings, plans: Mapping[str, Plan]) -> None:
         findings.cautions.append(caution)
 
 
-def conditions(materials: Materials) -> str:
-    """Hash of everything that two arms must share to be compared: the recipe without objective, map and projectors."""
-    identity = materials.identity
-    for part in ("objective", "evaluation"):
-        del identity[part]
-    for part in ("projector", "layer_map"):
-        del identity["student"][part]
-    return sha256_json(identity)
+def conditions(identity: Mapping[str, Any]) -> str:
+    """Hash of all that two arms must share to be compared: a run's identity without objective, map and projectors."""
+    shared = {key: value for key, value in identity.items() if key not in ("objective", "evaluation")}
+    student = {key: value for key, value in identity["student"].items() if key not in ("projector", "layer_map")}
+    return sha256_json({**shared, "student": student})
 
 
 def read_baseline(materials: Materials) -> tuple[dict[str, Any] | None, Caution | None]:
@@ -96,7 +93,7 @@ def read_baseline(materials: Materials) -> tuple[dict[str, Any] | None, Caution 
         return None, _no_baseline(f"{path.name} is not there")
     committed = json.loads(path.read_text(encoding="utf-8"))
     arm = committed["arms"][BASELINE]
-    if arm["conditions"] != conditions(materials):
+    if arm["conditions"] != conditions(materials.identity):
         return None, _no_baseline("it was made with other data, adapters or steps than this run")
     row = dict(arm["row"])
     row["source"] = {"file": f"results/{path.name}", "command": "make acceptance", "seeds": committed["seeds"]}

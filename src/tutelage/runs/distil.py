@@ -22,7 +22,7 @@ from tutelage.progress import Progress
 from tutelage.runs.assembly import Assembly, Outline, assemble, load_outline
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.cost import count_training
-from tutelage.runs.folder import RunFolder, open_folder
+from tutelage.runs.folder import RunFolder, make_folder
 from tutelage.runs.judge import Bench, Corners, Verdict, judge, measure_speed
 from tutelage.runs.materials import Materials
 from tutelage.runs.recipe import Recipe
@@ -39,7 +39,6 @@ from tutelage.tasks.speech.labels import LabelCodec
 from tutelage.tasks.speech.sampler import EpochSampler
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.prefix_cache import EncoderOutputs, PrefixCache
-from tutelage.training.checkpoint import compare_recipes
 from tutelage.training.checks import check_budget, check_settings, check_targets, check_tokens, shared_settings
 from tutelage.training.device import limit_threads, open_accelerator
 from tutelage.training.loop import Keeping, Stream, Trained, Watch, train
@@ -101,27 +100,29 @@ def distil(materials: Materials, attempt: Attempt, add: Callable[[Findings], Non
     accelerator = open_accelerator(attempt.device)
     with limit_threads(recipe.training.threads):
         outline = load_outline(materials, str(accelerator.device))
-        folder = open_folder(
-            attempt.out, materials.identity, recipe.seed, attempt.recipe_yaml, compare_recipes, resume=attempt.resume
-        )
         try:
-            findings = _learn(materials, outline, folder, accelerator, attempt)
+            findings = _learn(materials, outline, accelerator, attempt)
         except KeyboardInterrupt:
-            raise InterruptedRunError(
-                f"Stopped. What was done is kept; continue with: {attempt.resume_command}"
-            ) from None
+            raise InterruptedRunError(_how_to_go_on(attempt)) from None
     if add is not None:
         add(findings)
-    return keep_result(findings, folder, attempt.ledger)
+    return keep_result(findings, RunFolder(attempt.out), attempt.ledger)
 
 
-def _learn(
-    materials: Materials, outline: Outline, folder: RunFolder, accelerator: Accelerator, attempt: Attempt
-) -> Findings:
+def _how_to_go_on(attempt: Attempt) -> str:
+    if RunFolder(attempt.out).begun:
+        return f"Stopped. What was done is kept; continue with: {attempt.resume_command}"
+    return "Stopped before training; encoder outputs that were computed are kept. Give the same command again."
+
+
+def _learn(materials: Materials, outline: Outline, accelerator: Accelerator, attempt: Attempt) -> Findings:
     """Prepare, check, train, judge, export, time."""
     room = prepare(materials, outline, accelerator, attempt)
     checked = rehearse(room)
     attempt.talk(f"preflight: {len(checked.checks)} checks passed")
+    folder = RunFolder(attempt.out)
+    if not attempt.resume:  # only now: what preflight refuses leaves nothing behind
+        make_folder(attempt.out, materials.identity, materials.recipe.seed, attempt.recipe_yaml)
     bench = _bench(room, attempt.progress)
     untrained = _judge_untrained(room, bench)
     trained = _train(room, folder, attempt)

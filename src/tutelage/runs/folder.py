@@ -18,13 +18,16 @@ cover checkpoints (`training.checkpoint`) or exports (`students.export`). Nothin
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tutelage.errors import InputError
+from tutelage.records.changes import compare_recipes
+from tutelage.records.document import jsonable
 from tutelage.records.files import explain_write_failure, write_atomically, write_json
 from tutelage.records.hashing import sha256_json
 
@@ -34,6 +37,11 @@ class RunFolder:
     """Where a run keeps what it makes."""
 
     path: Path
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / "run.json").is_file()
 
     @property
     def result(self) -> Path:
@@ -78,64 +86,75 @@ def check_folder(path: Path, *, resume: bool = False, force: bool = False) -> No
     Raises:
         InputError: What is there, and what to do.
     """
+    folder = RunFolder(path)
     if resume and force:
         raise InputError("--resume continues a run and --force throws it away; give one of them.")
     if resume:
-        if not (path / "run.json").is_file():
+        if not folder.begun:
             raise InputError(f"{path} holds no run to resume (there is no run.json in it). Start one without --resume.")
-        if (path / "result.json").is_file():
-            raise InputError(f"The run in {path} is finished: see {path / 'result.json'}. There is nothing to resume.")
+        if folder.result.is_file():
+            raise InputError(f"The run in {path} is finished: see {folder.result}. There is nothing to resume.")
     elif path.exists():
-        ours = (path / "run.json").is_file()
+        ours = folder.begun
         if force and not ours:
             raise InputError(f"{path} exists and is not a run's folder, so --force does not replace it.")
         if not force:
             way = "Continue it with --resume, replace it with --force, or choose" if ours else "Choose"
             raise InputError(f"{path} exists. {way} another --out.")
+    _refuse_unwritable(path)
 
 
-def open_folder(
-    path: Path,
-    identity: dict[str, Any],
-    seed: int,
-    recipe_yaml: str,
-    compare: Callable[[dict[str, Any], dict[str, Any]], list[str]],
-    *,
-    resume: bool = False,
-) -> RunFolder:
-    """Make the folder of a new run (replacing an old one), or check that the run in it is the same.
+def require_same_run(path: Path, identity: Mapping[str, Any], seed: int) -> None:
+    """Refuse to resume a run whose recipe or data changed since it was interrupted.
+
+    Args:
+        path: The folder of the interrupted run.
+        identity: From `Recipe.identity`.
+        seed: The run's seed.
+
+    Raises:
+        InputError: One fault for each setting that differs.
+    """
+    try:
+        about = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        before = {**about["identity"], "seed": about["seed"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path / 'run.json'} cannot be read, so the run cannot be resumed: {error}") from error
+    changes = compare_recipes(before, jsonable({**identity, "seed": seed}))
+    if changes:
+        raise InputError(
+            [
+                *(f"The recipe changed since the run in {path} was interrupted: {change}" for change in changes),
+                "Resume with the recipe as it was, or start a new run in another folder.",
+            ]
+        )
+
+
+def make_folder(path: Path, identity: Mapping[str, Any], seed: int, recipe_yaml: str) -> None:
+    """Make the folder of a new run, in place of an old one.
 
     Args:
         path: The folder, which passed `check_folder`.
         identity: From `Recipe.identity`.
         seed: The run's seed.
         recipe_yaml: The resolved recipe as a file.
-        compare: Lines that say what differs between two identities.
-        resume: Continue what is there.
 
     Raises:
-        InputError: The recipe or the data changed since the run was interrupted, or the folder cannot be written.
+        TutelageError: The folder cannot be written.
     """
-    about = {"identity": identity, "recipe_hash": sha256_json(identity), "seed": seed}
-    if resume:
-        before = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        changes = compare(
-            {**before["identity"], "seed": before["seed"]}, {**json.loads(json.dumps(identity)), "seed": seed}
-        )
-        if changes:
-            raise InputError(
-                [
-                    *(f"The recipe changed since the run in {path} was interrupted: {change}" for change in changes),
-                    "Resume with the recipe as it was, or start a new run in another folder.",
-                ]
-            )
-        return RunFolder(path)
     try:
         if path.exists():
             shutil.rmtree(path)
         path.mkdir(parents=True)
-        write_atomically(path / "recipe.yaml", recipe_yaml)
-        write_json(path / "run.json", about)
     except OSError as error:
         raise explain_write_failure(error, path) from error
-    return RunFolder(path)
+    write_atomically(path / "recipe.yaml", recipe_yaml)
+    write_json(path / "run.json", {"identity": identity, "recipe_hash": sha256_json(identity), "seed": seed})
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Find out now whether the folder can be made, not after the work."""
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        why = "is not a folder" if not existing.is_dir() else "cannot be written"
+        raise InputError(f"{path} cannot be made: {existing} {why}. Choose another --out.")

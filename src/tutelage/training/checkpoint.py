@@ -25,6 +25,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from tutelage.errors import InputError
+from tutelage.records.changes import compare_recipes
 from tutelage.records.files import explain_write_failure, write_atomically, write_json
 from tutelage.records.hashing import sha256_json
 
@@ -138,16 +139,6 @@ def require_same_recipe(snapshot: Snapshot, recipe: Mapping[str, Any], schedule:
         )
 
 
-def compare_recipes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What differs, as lines `optimisation.steps was 300 and is 400`, sorted by name."""
-    old, new = _flatten(before), _flatten(after)
-    return [
-        f"{name} was {_shown(old, name)} and is {_shown(new, name)}."
-        for name in sorted({*old, *new})
-        if _shown(old, name) != _shown(new, name)
-    ]
-
-
 def _write(draft: Path, target: Path, snapshot: Snapshot) -> None:
     draft.mkdir()
     files = {}
@@ -239,20 +230,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _flatten(value: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        items = [(str(key), item) for key, item in value.items()]
-    elif isinstance(value, list | tuple):
-        items = [(str(index), item) for index, item in enumerate(value)]
-    else:
-        return {name: value}
-    flat: dict[str, Any] = {} if items else {name: type(value)()}
-    for key, item in items:
-        flat |= _flatten(item, f"{name}.{key}" if name else key)
-    return flat
-
-
-def _shown(flat: Mapping[str, Any], name: str) -> str:
-    return json.dumps(flat[name], ensure_ascii=False) if name in flat else "not set"
