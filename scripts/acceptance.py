@@ -107,7 +107,7 @@ def tutelage(*words: str) -> None:
 
 def summarise(seeds: list[int]) -> dict[str, Any]:
     """Both arms over seeds, and their paired difference."""
-    scores = {arm: [score(RUNS / f"{arm}-seed{seed}", NAMES["distilled"]) for seed in seeds] for arm in ARMS}
+    scores = {arm: [score(RUNS / f"{arm}-seed{seed}") for seed in seeds] for arm in ARMS}
     resampling = Resampling()
     return {
         "schema": {"name": "tutelage.acceptance", "version": 1},
@@ -122,10 +122,10 @@ def summarise(seeds: list[int]) -> dict[str, Any]:
     }
 
 
-def score(folder: Path, system: str) -> TranscriptScore:
-    """The transcripts of a run's student, scored again."""
+def score(folder: Path) -> TranscriptScore:
+    """The transcripts of a run's student (the last system of a run), scored again."""
     lines = [json.loads(line) for line in (folder / "transcripts.jsonl").read_text(encoding="utf-8").splitlines()]
-    mine = [line for line in lines if line["system"] == system]
+    mine = [line for line in lines if line["system"] == lines[-1]["system"]]
     return score_transcripts(
         [line["reference"] for line in mine],
         [line["transcript"] for line in mine],

@@ -126,8 +126,9 @@ def _learn(materials: Materials, outline: Outline, accelerator: Accelerator, att
     bench = _bench(room, attempt.progress)
     untrained = _judge_untrained(room, bench)
     trained = _train(room, folder, attempt)
+    taught = "distilled" if room.teacher is not None else "trained"
     trained_student = judge(
-        "student, distilled", room.assembly.student, from_outputs(room.outputs), bench, examples=room.held_out
+        f"student, {taught}", room.assembly.student, from_outputs(room.outputs), bench, examples=room.held_out
     )
     lengths = _lengths_seen(room)
     return Findings(
