@@ -28,7 +28,7 @@ _OPTIONS: dict[str, dict[str, object]] = {
     "--force": {"action": "store_true", "help": "replace what --out names"},
     "--resume": {"action": "store_true", "help": "continue the interrupted run that --out holds"},
     "--dry-run": {"action": "store_true", "help": "check everything and print what would be done, without doing it"},
-    "--device": {"metavar": "NAME", "help": "torch device, for example cpu or cuda:0 (default: what is there)"},
+    "--device": {"metavar": "NAME", "help": "cpu, cuda or mps (default: what is there)"},
 }
 
 
