@@ -27,6 +27,11 @@ MAX_TIMESTAMP_SECONDS = 30.0
 _FLAGS = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
 
 
+def window_seconds(config: Mapping[str, Any]) -> float:
+    """Seconds of audio that a model of this configuration takes at once (Whisper's own: 30)."""
+    return float(config.get("max_source_positions", 30 * POSITIONS_PER_SECOND)) / POSITIONS_PER_SECOND
+
+
 def feature_settings(mel_bins: int, window_seconds: int) -> dict[str, Any]:
     """The feature extractor's settings for a window of whole seconds."""
     return {

@@ -14,6 +14,7 @@ from tutelage.errors import InputError
 from tutelage.evaluation.bootstrap import Resampling
 from tutelage.evaluation.compare import compare_scores
 from tutelage.evaluation.normalisers import whisper_normaliser
+from tutelage.models.layout import window_seconds
 from tutelage.models.resolve import ResolvedModel, resolve_model
 from tutelage.models.verify import read_config
 from tutelage.progress import Progress, Talk, no_progress, say_nothing
@@ -23,8 +24,6 @@ from tutelage.tasks.speech.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
     from tutelage.runs.judge import Verdict
-
-_SECONDS_PER_POSITION = 0.02  # of Whisper's encoder
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def _require_room(manifest: Manifest, found: Sequence[ResolvedModel]) -> None:
     """Every clip must fit every model's window: nothing is cut off silently."""
     faults = []
     for model in found:
-        window = float(read_config(model.path).get("max_source_positions", 1500)) * _SECONDS_PER_POSITION
+        window = window_seconds(read_config(model.path))
         long = [clip.id for clip in manifest.utterances if clip.duration > window]
         if long:
             faults.append(

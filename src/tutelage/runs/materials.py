@@ -13,6 +13,7 @@ from typing import Any
 from tutelage.errors import InputError
 from tutelage.evaluation.normalisers import whisper_normaliser
 from tutelage.evaluation.wer import Normaliser
+from tutelage.models.layout import window_seconds
 from tutelage.models.resolve import ResolvedModel, resolve_model
 from tutelage.models.verify import read_config
 from tutelage.progress import Progress, Talk, no_progress, say_nothing
@@ -22,7 +23,6 @@ from tutelage.runs.recipe import Recipe
 from tutelage.tasks.speech.manifest import Manifest, read_manifest
 
 _NAMED = 5  # examples written out in one line
-_SECONDS_PER_POSITION = 0.02  # of Whisper's encoder
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _refuse_encoder_adapters(recipe: Recipe) -> None:
 
 
 def _refuse_longer_window(recipe: Recipe, config: Mapping[str, Any]) -> None:
-    own = float(config.get("max_source_positions", 1500)) * _SECONDS_PER_POSITION
+    own = window_seconds(config)
     wanted = recipe.student.window_seconds
     if wanted is not None and wanted > own:
         raise InputError(f"student.window_seconds is {wanted:g}, longer than the model's own window of {own:g} s.")
