@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from tutelage.errors import InputError
-from tutelage.tasks.speech.manifest import MOST_FAULTS, Manifest, read_manifest
+from tutelage.tasks.speech.manifest import MOST_FAULTS, Manifest, Utterance, read_manifest
 
 WriteTone = Callable[..., Path]
 
@@ -225,3 +225,12 @@ def test_reading_loads_no_torch(write_tone: WriteTone, write_manifest: Callable[
 def test_channels_do_not_change_the_duration(tmp_path: Path, write_manifest: Callable[..., Path]) -> None:
     soundfile.write(tmp_path / "s.wav", np.zeros((16_000, 2)), 16_000)
     assert read_manifest(write_manifest(row("a", "s.wav"))).utterances[0].duration == 1.0
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "chosen"), [(10, 5, [0, 2, 4, 6, 8]), (10, 3, [0, 3, 6]), (3, 32, [0, 1, 2]), (7, 0, [])]
+)
+def test_a_subset_is_spread_over_the_file_and_always_the_same(size: int, count: int, chosen: list[int]) -> None:
+    utterances = tuple(Utterance(str(index), Path("a.wav"), "text", 1.0, str(index)) for index in range(size))
+    spread = Manifest(utterances, (), "").spread(count)
+    assert [int(utterance.id) for utterance in spread] == chosen

@@ -247,7 +247,7 @@ def _judge_untrained(room: Classroom, bench: Bench) -> list[Verdict]:
     outline, outputs = room.assembly.outline, from_outputs(room.outputs)
     window = outline.teacher.window_seconds
     verdicts = []
-    some = room.materials.held_out.utterances[: room.recipe.evaluation.stock_clips]
+    some = room.materials.held_out.spread(room.recipe.evaluation.stock_clips)
     if some:
         stock = outline.stock
         encode = from_audio(FrozenEncoder(stock.model, stock.processor.feature_extractor))
@@ -301,7 +301,7 @@ def _export(room: Classroom, folder: RunFolder) -> ExportedStudent:
 
 def _measure_speed(room: Classroom, bench: Bench) -> dict[str, Any] | None:
     settings, outline = room.recipe.evaluation, room.assembly.outline
-    clips = room.materials.held_out.utterances[: settings.speed_clips]
+    clips = room.materials.held_out.spread(settings.speed_clips)
     if not clips:
         return None
     plain = merged_model(room.assembly.peft_model)

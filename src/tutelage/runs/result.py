@@ -188,8 +188,8 @@ def _comparisons(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _samples(findings: Findings) -> list[dict[str, str]]:
-    """A few held-out clips as each of teacher and student wrote them: the first ones, not the best ones."""
-    clips = findings.materials.held_out.utterances[: findings.materials.recipe.evaluation.show_clips]
+    """A few held-out clips as teacher and student wrote them: evenly spread over the manifest, not the best ones."""
+    clips = findings.materials.held_out.spread(findings.materials.recipe.evaluation.show_clips)
     return [
         {
             "id": clip.id,

@@ -87,6 +87,12 @@ class Manifest:
         """Total duration in seconds."""
         return sum(utterance.duration for utterance in self.utterances)
 
+    def spread(self, count: int) -> tuple[Utterance, ...]:
+        """`count` utterances at even distances in the order of the file, always the same ones; all, if fewer."""
+        size = len(self.utterances)
+        chosen = min(count, size)
+        return tuple(self.utterances[index * size // chosen] for index in range(chosen))
+
 
 @dataclass(frozen=True)
 class _Row:
