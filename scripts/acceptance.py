@@ -145,7 +145,7 @@ def describe(arm: str, seeds: list[int], scores: list[TranscriptScore], resampli
         "conditions": conditions(gather_materials(load_recipe(RECIPE, [*ARMS[arm]])).identity),
         "recipe_sha256": documents[0]["recipe"]["sha256"],
         "row": {
-            "name": NAMES[arm],
+            "name": f"{NAMES[arm]} ({len(seeds)} seeds)",
             "window_seconds": last["window_seconds"],
             "params": last["params"],
             "metrics": {

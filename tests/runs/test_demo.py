@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from tutelage.cli.scores import score_table
 from tutelage.config import load_recipe
 from tutelage.runs import demo
+from tutelage.runs.card import score_lines
 from tutelage.tasks.speech.manifest import read_manifest
 
 
@@ -34,6 +36,10 @@ def test_the_committed_baseline_was_made_under_the_demos_conditions(root: Path, 
     assert caution is None
     assert row is not None
     assert row["source"]["command"] == "make acceptance"
+    (line,) = score_lines({"systems": [row]})[2:]  # its loss is a mean of seeds, without an interval
+    assert row["name"] in line
+    assert str(row["utterances"]) in line
+    assert score_table([row])
 
 
 @pytest.mark.parametrize(

@@ -82,18 +82,21 @@ def score_lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def _percent(estimate: Mapping[str, Any] | None) -> str:
-    if estimate is None:
-        return "-"
-    value = f"{100 * estimate['value']:.1f}"
-    if estimate["low"] is None:
-        return value
-    return f"{value} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+    return _shown(estimate, 100.0, 1)
 
 
 def _number(estimate: Mapping[str, Any] | None) -> str:
-    if estimate is None:
+    return _shown(estimate, 1.0, 3)
+
+
+def _shown(estimate: Mapping[str, Any] | None, scale: float, digits: int) -> str:
+    """The value with its interval where it has one; "-" where it was not measured."""
+    if estimate is None or estimate["value"] is None:
         return "-"
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    value = f"{scale * estimate['value']:.{digits}f}"
+    if estimate["low"] is None or estimate["high"] is None:
+        return value
+    return f"{value} [{scale * estimate['low']:.{digits}f}, {scale * estimate['high']:.{digits}f}]"
 
 
 def _term(term: Mapping[str, Any]) -> str:
