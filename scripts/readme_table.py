@@ -1,4 +1,4 @@
-"""Write the demo's tables into README.md from results/demo.json (`make docs`; a test checks that they are current).
+"""Write the demo's figures into README.md from results/*.json (`make docs`; a test checks that they are current).
 
 With --check nothing is written, and the exit code says whether the table is current.
 """
@@ -39,9 +39,21 @@ def main() -> int:
 
 
 def table() -> str:
-    """The demo's scores, size and speed as Markdown."""
-    document = json.loads((ROOT / "results" / "demo.json").read_text(encoding="utf-8"))
-    return "\n".join([*score_lines(document), "", *facts(document), ""])
+    """The demo's scores, size and speed, and the comparison over seeds, as Markdown."""
+    demo, acceptance = (
+        json.loads((ROOT / "results" / name).read_text(encoding="utf-8")) for name in ("demo.json", "acceptance.json")
+    )
+    lines = [*facts(demo), between_arms(acceptance)]
+    return "\n".join([*score_lines(demo), "", *(f"- {line}" for line in lines), ""])
+
+
+def between_arms(acceptance: Mapping[str, Any]) -> str:
+    """What distilling adds to cross-entropy alone, over paired seeds."""
+    compared = acceptance["differences"]["wer"]
+    return (
+        f"Distilled against cross-entropy alone, {len(acceptance['seeds'])} paired seeds: "
+        f"{points(compared['difference'])} points of WER ({compared['verdict']})."
+    )
 
 
 def facts(document: Mapping[str, Any]) -> list[str]:
