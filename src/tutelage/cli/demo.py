@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return forecast_recipe(recipe, arguments)
     out = arguments.out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-    words = ["tutelage", "demo", *(word for override in arguments.overrides for word in ("--set", override))]
+    words = ["demo", *(word for override in arguments.overrides for word in ("--set", override))]
     attempt = prepare_attempt(recipe, arguments, out, words)
     plans = {"realistic": plan_realistic()}
     attempt.talk("plan: what the published law says for a 1B student, a 7B teacher of loss 2.02 and 1e21 FLOPs")

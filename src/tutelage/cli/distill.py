@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return forecast_recipe(recipe, arguments)
     out = arguments.out or Path("runs") / f"{recipe.name}-seed{recipe.seed}"
-    words = ["tutelage", "distill", str(arguments.recipe)]
+    words = ["distill", str(arguments.recipe)]
     words += [word for override in arguments.overrides for word in ("--set", override)]
     attempt = prepare_attempt(recipe, arguments, out, words)
     materials = gather_for(recipe, attempt)
@@ -66,8 +67,14 @@ def prepare_attempt(recipe: Recipe, arguments: argparse.Namespace, out: Path, wo
         ledger=ledger,
         progress=progress(arguments.quiet),
         talk=talk(arguments.quiet),
-        resume_command=shlex.join([*words, *again, "--out", str(out), "--resume"]),
+        resume_command=shlex.join([_program(), *words, *again, "--out", str(out), "--resume"]),
     )
+
+
+def _program() -> str:
+    """The command as it was called, which may not be on the search path (`make demo` calls .venv/bin/tutelage)."""
+    called = sys.argv[0]
+    return called if Path(called).name == "tutelage" else "tutelage"
 
 
 def gather_for(recipe: Recipe, attempt: Attempt) -> Materials:

@@ -22,8 +22,9 @@ from tutelage.training.checks import check_settings, shared_settings
 PROMPT = 4  # decoder positions before the text
 TOKENS_A_WORD = 2.0
 """Whisper's tokenizer on the Spanish captions: 1.9 tokens a word; no tokenizer is needed for a forecast."""
-EFFICIENCY = 0.35
-"""Share of a large matrix product's speed that a training step reaches; measured on the demo, two cores."""
+EFFICIENCY = 0.5
+"""Share of a large matrix product's speed that a run reaches; the demo on two cores: 0.42 in training, 0.68 in the
+encoder, 0.52 in all (results/demo.json, counted FLOPs over seconds, against `measure_product` on one machine)."""
 _PRODUCT = 1024
 _REPEATS = 5
 
