@@ -74,6 +74,10 @@ def test_the_document_says_what_was_run_and_where_it_came_from(result: dict[str,
     assert result["seeds"]["recipe"] == 0
     assert result["recipe"]["resolved"]["training"]["final_learning_rate"] == 1e-6
     assert len(result["recipe"]["sha256"]) == 64
+    assert set(result["alignment"]) == {"1-1", "2-4"}
+    for numbers in result["alignment"].values():
+        assert 0 <= numbers["angle"] < numbers["shuffled"] < 3.15
+        assert numbers["mean_vector"] > 0
     assert {check["passed"] for check in result["preflight"]["checks"]} == {True}
     assert result["trainable"]["params"] == result["trainable"]["lora_params"] + result["trainable"]["projector_params"]
     assert result["training"]["flops"]["total"] > 0
@@ -270,6 +274,8 @@ def test_a_clip_longer_than_the_window_is_listed_or_dropped(write_recipe: Write,
         ("student.lora.targets=[qq_proj]", "qq_proj"),
         ("student.budget_share=0.0001", "budget"),
         ("student.lora.scope=encoder", "encoder"),
+        ("data.language=null", "several languages"),
+        ("data.language=xx", "'xx' is not a language"),
         ("student.decoder_layers=9", "9 decoder layers"),
         ("student.window_seconds=60", "longer than the model's"),
         ("teacher.model=nowhere/at-all", "nowhere/at-all"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tutelage.errors import InputError
-from tutelage.tasks.speech.labels import LabelCodec
+from tutelage.tasks.speech.labels import LabelCodec, require_language
 from tutelage.tasks.speech.manifest import Utterance
 
 
@@ -55,3 +56,18 @@ def test_transcripts_that_do_not_fit_are_all_named(codec: LabelCodec) -> None:
     assert [fault.split()[3] for fault in caught.value.faults] == ["one", "two"]
     with pytest.raises(InputError):
         codec.encode_all([fits], room - 1)
+
+
+@pytest.mark.parametrize(
+    ("multilingual", "language", "fault"),
+    [(True, "es", None), (False, None, None), (True, None, "several languages"), (False, "es", "English alone")],
+)
+def test_a_language_that_the_model_does_not_take_is_refused(
+    multilingual: bool, language: str | None, fault: str | None
+) -> None:
+    generation = SimpleNamespace(is_multilingual=multilingual)
+    if fault is None:
+        require_language(generation, language)
+        return
+    with pytest.raises(InputError, match=fault):
+        require_language(generation, language)

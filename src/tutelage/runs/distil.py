@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from tutelage.errors import InterruptedRunError
@@ -35,7 +36,7 @@ from tutelage.tasks.speech.batch import SpeechBatch, SpeechExamples
 from tutelage.tasks.speech.features import FrozenEncoder
 from tutelage.tasks.speech.forward import decode
 from tutelage.tasks.speech.generate import from_audio, from_outputs
-from tutelage.tasks.speech.labels import LabelCodec
+from tutelage.tasks.speech.labels import LabelCodec, require_language
 from tutelage.tasks.speech.sampler import EpochSampler
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.prefix_cache import EncoderOutputs, PrefixCache
@@ -45,6 +46,7 @@ from tutelage.training.loop import Keeping, Stream, Trained, Watch, train
 from tutelage.training.preflight import PreflightReport, garble_padding, preflight
 from tutelage.training.step import Lesson
 
+ALIGNMENT_CLIPS = 32  # held-out clips that the reported angles are measured on
 RESAMPLING_SEED = 0  # of the bootstrap alone; the recipe's seed must not move an interval
 
 
@@ -144,6 +146,7 @@ def _learn(materials: Materials, outline: Outline, accelerator: Accelerator, att
             live_teacher=room.teacher is not None,
         ),
         verdicts=(*untrained, trained_student),
+        alignment=_measure_alignment(room),
         exported=_export(room, folder),
         speed=_measure_speed(room, bench),
     )
@@ -157,6 +160,7 @@ def prepare(materials: Materials, outline: Outline, accelerator: Accelerator, at
         attempt.talk(describe(outline.pairs, *layers))
     attempt.talk(outline.budget.describe())
     student = outline.student
+    require_language(student.model.generation_config, recipe.data.language)
     codec = LabelCodec(student.processor.tokenizer, recipe.data.language, recipe.data.task)
     encoder = FrozenEncoder(student.model, student.processor.feature_extractor)
     clips = (*materials.train.utterances, *materials.held_out.utterances)
@@ -282,6 +286,19 @@ def _lengths_seen(room: Classroom) -> list[int]:
     sampler = EpochSampler(len(room.train), training.batch_size, room.recipe.seed)
     lengths = [len(ids) + 1 for ids in room.train.text_ids.values()]
     return [lengths[index] for _ in range(training.steps * training.accumulate) for index in sampler.next_batch()]
+
+
+def _measure_alignment(room: Classroom) -> dict[str, dict[str, float]]:
+    """Each pair's mean angle on held-out clips, beside its mean-vector and shuffled baselines; none without pairs."""
+    if room.teacher is None or not room.assembly.objective.pairs:
+        return {}
+    batch = room.held_out.batch(range(min(ALIGNMENT_CLIPS, len(room.held_out)))).to(room.accelerator.device)
+    with torch.no_grad():
+        student = room.lesson.student_forward(batch)
+    found = room.assembly.objective.baselines(
+        student, room.teacher.signal(batch), batch.keep_BT, room.assembly.projectors, RESAMPLING_SEED
+    )
+    return {name: numbers._asdict() for name, numbers in found.items()}
 
 
 def _export(room: Classroom, folder: RunFolder) -> ExportedStudent:

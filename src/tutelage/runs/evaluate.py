@@ -116,13 +116,14 @@ def _judge(
     from tutelage.runs.judge import Bench, judge
     from tutelage.tasks.speech.features import FrozenEncoder
     from tutelage.tasks.speech.generate import from_audio
-    from tutelage.tasks.speech.labels import LabelCodec
+    from tutelage.tasks.speech.labels import LabelCodec, require_language
     from tutelage.training.device import open_accelerator
 
     device = str(open_accelerator(examination.device).device)
     verdicts = []
     for model in found:
         speech = load_speech_model(model.path, device)
+        require_language(speech.model.generation_config, examination.language)
         bench = Bench(
             manifest.utterances,
             LabelCodec(speech.processor.tokenizer, examination.language),

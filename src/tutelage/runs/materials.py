@@ -18,7 +18,7 @@ from tutelage.models.resolve import ResolvedModel, resolve_model
 from tutelage.models.verify import read_config
 from tutelage.progress import Progress, Talk, no_progress, say_nothing
 from tutelage.records.document import Caution
-from tutelage.records.hashing import sha256_file, sha256_json
+from tutelage.records.hashing import sha256_file
 from tutelage.runs.recipe import Recipe
 from tutelage.tasks.speech.manifest import Manifest, read_manifest
 
@@ -55,7 +55,7 @@ class Materials:
     @property
     def recipe_hash(self) -> str:
         """SHA-256 of the identity."""
-        return sha256_json(self.identity)
+        return self.recipe.hash(self.train.sha256, self.held_out.sha256)
 
 
 def gather_materials(

@@ -45,6 +45,7 @@ class Findings:
         tokens: Supervised tokens that the student was trained on, over all steps.
         cost: FLOPs of the training.
         verdicts: One row a system, the distilled student last.
+        alignment: By layer pair, the mean angle on held-out clips (radians) and its two baselines.
         exported: The merged student's folder.
         speed: Timings of the four corners; None where not measured.
         rows: Rows that were measured elsewhere, such as a committed baseline.
@@ -58,6 +59,7 @@ class Findings:
     tokens: int
     cost: TrainingCost
     verdicts: Sequence[Verdict]
+    alignment: Mapping[str, Mapping[str, float]]
     exported: ExportedStudent
     speed: Mapping[str, Any] | None
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -160,6 +162,7 @@ def _body(findings: Findings, folder: RunFolder, provenance: Mapping[str, Any]) 
             "lora_share": outline.budget.lora_share,
         },
         "layer_map": [asdict(pair) for pair in outline.pairs],
+        "alignment": findings.alignment,
         "preflight": findings.preflight.to_dict(),
         "training": {
             "steps": findings.trained.steps,

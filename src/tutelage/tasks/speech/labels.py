@@ -15,6 +15,23 @@ from tutelage.errors import InputError
 from tutelage.tasks.speech.manifest import Utterance
 
 
+def require_language(generation: Any, language: str | None) -> None:
+    """Refuse a prompt that the model does not know: its tokenizer has every language's token, whatever it was taught.
+
+    Args:
+        generation: The model's generation settings.
+        language: Language code, or None.
+
+    Raises:
+        InputError: No language for a multilingual model, or another than English for an English-only one.
+    """
+    multilingual = bool(getattr(generation, "is_multilingual", False))
+    if multilingual and language is None:
+        raise InputError("The model knows several languages; name the one that is spoken, for example es.")
+    if not multilingual and language is not None:
+        raise InputError(f"The model knows English alone and takes no language; leave out {language!r}.")
+
+
 class LabelCodec:
     """Text to label ids and back, for one language and task.
 
