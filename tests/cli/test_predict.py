@@ -117,7 +117,7 @@ def test_all_faults_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None
     assert len(lines) == 5
     assert lines[0] == (
         "error: no law 'busbridge'; did you mean busbridge2025? "
-        "(published laws: busbridge2025, hoffmann2022, besiroglu2024; or give a law file)"
+        "(published laws: busbridge2025, hoffmann2022, besiroglu2024, muennighoff2023; or give a law file)"
     )
     assert "--student-params is -1e9" in lines[1]
     assert "--student-tokens is nan" in lines[2]

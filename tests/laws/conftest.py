@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tutelage.laws.distillation import DistillationLaw
+from tutelage.laws.families.distillation import DistillationLaw
 from tutelage.laws.published import PUBLISHED
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from tutelage.laws.distillation import DistillationLaw
+from tutelage.laws.families.distillation import DistillationLaw
 from tutelage.laws.published import PUBLISHED
 
 # Half a unit of the last digit of the reference values.

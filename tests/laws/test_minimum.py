@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tutelage.laws.minimum import minimise
-from tutelage.laws.supervised import FloatArray
+from tutelage.laws.numbers import FloatArray
 
 # The smallest step of the search in these boxes, with room.
 PLACE = 1e-6

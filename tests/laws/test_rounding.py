@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tutelage.laws.law import DistillationLaw, Law, make_equation, with_coefficients
+from tutelage.laws.numbers import FloatArray
 from tutelage.laws.published import PUBLISHED
 from tutelage.laws.rounding import banded, rounding_band
-from tutelage.laws.supervised import FloatArray
 
 # Float64; the band is the extreme corner itself, not an approximation of it.
 ROUND_OFF = 1e-12

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.laws.distillation import DistillationLaw
+from tutelage.laws.families.distillation import DistillationLaw
+from tutelage.laws.families.supervised import SupervisedLaw
 from tutelage.laws.published import PUBLISHED
-from tutelage.laws.supervised import SupervisedLaw
 
 # Half a unit of the last digit of the reference values.
 FIVE_DECIMALS = 5e-6

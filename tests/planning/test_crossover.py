@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tutelage.laws.law import Equation, Law, with_coefficients
+from tutelage.laws.family import Equation
+from tutelage.laws.law import Law, with_coefficients
 from tutelage.laws.rounding import rounding_band
 from tutelage.planning.crossover import find_crossover
 from tutelage.planning.optimum import Allocations, allocate, allocate_given

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tutelage.laws.supervised import FloatArray, Numbers
+from tutelage.laws.numbers import FloatArray, Numbers
 
 BACKWARD_TO_FORWARD = 2.0
 """A backward pass computes a gradient for the inputs and one for the weights of every product."""

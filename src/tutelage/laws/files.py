@@ -11,13 +11,18 @@ import difflib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tutelage.errors import InputError
 from tutelage.laws.compute import ForwardCost
-from tutelage.laws.law import FAMILIES, Counting, Law, Range, make_equation
+from tutelage.laws.families import families
+from tutelage.laws.law import Counting, Law, Range
 from tutelage.laws.published import PUBLISHED
+from tutelage.laws.table import RunTable
+from tutelage.records.document import Status, jsonable
+from tutelage.records.files import write_json
 
 SCHEMA = {"name": "tutelage.law", "version": 1}
 
@@ -61,14 +66,16 @@ def law_to_dict(law: Law) -> dict[str, Any]:
         "interval_level": law.interval_level,
         "draws": None if law.draws is None else {name: list(values) for name, values in law.draws.items()},
         "note": law.note,
+        "status": asdict(law.status),
+        "diagnostics": jsonable(law.diagnostics),
+        "runs": None if law.runs is None else law.runs.to_dict(),
+        "provenance": jsonable(law.provenance),
     }
 
 
 def write_law(law: Law, path: Path) -> None:
     """Write a law file; a file in its place is replaced in one step."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(law_to_dict(law), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-    part.replace(path)
+    write_json(path, law_to_dict(law))
 
 
 def read_law(path: Path) -> Law:
@@ -89,7 +96,9 @@ def read_law(path: Path) -> Law:
     counting, forward, draws = document.get("counting", {}), document.get("forward", {}), document.get("draws")
     return Law(
         name=str(document.get("name", path.stem)),
-        equation=make_equation({name: float(value) for name, value in document["coefficients"].items()}),
+        equation=families()[document["family"]].build(
+            {name: float(value) for name, value in document["coefficients"].items()}
+        ),
         source=str(document.get("source", path.name)),
         counting=Counting(str(counting.get("params", "not stated")), str(counting.get("tokens", "not stated"))),
         forward=ForwardCost(**forward),
@@ -100,7 +109,18 @@ def read_law(path: Path) -> Law:
         interval_level=document.get("interval_level"),
         draws=None if draws is None else {name: tuple(map(float, values)) for name, values in draws.items()},
         note=str(document.get("note", "")),
+        status=Status(**document.get("status", {})),
+        diagnostics=document.get("diagnostics", {}),
+        runs=_runs(document.get("runs")),
+        provenance=document.get("provenance", {}),
     )
+
+
+def _runs(written: Mapping[str, Any] | None) -> RunTable | None:
+    if written is None:
+        return None
+    columns = {letter: tuple(values) for letter, values in written["columns"].items()}
+    return RunTable(columns, str(written.get("source", "")), written.get("counting", {}))
 
 
 def _ranges(written: Mapping[str, Any]) -> dict[str, Range]:
@@ -109,14 +129,14 @@ def _ranges(written: Mapping[str, Any]) -> dict[str, Range]:
 
 def _faults(document: Mapping[str, Any]) -> list[str]:
     """Every reason why the document cannot be a law."""
-    family = document.get("family")
-    if family not in FAMILIES:
-        return [f"family {family!r} is not known; it must be one of {', '.join(FAMILIES)}"]
-    parts = ("coefficients", "counting", "forward", "fitted", "rounding", "intervals")
+    family = str(document.get("family"))
+    if family not in families():
+        return [f"family {family!r} is not known; it must be one of {', '.join(families())}"]
+    parts = ("coefficients", "counting", "forward", "fitted", "rounding", "intervals", "diagnostics", "provenance")
     faults = [f"{part} must be an object" for part in parts if not isinstance(document.get(part, {}), dict)]
     if faults:
         return faults
-    wanted, draws = FAMILIES[family], document.get("draws")
+    wanted, draws = families()[family].names, document.get("draws")
     faults = _coefficient_faults(family, document.get("coefficients", {}))
     faults += [
         f"{part}.{name} is {ends!r}; it must be two numbers, the lower first"
@@ -139,11 +159,15 @@ def _faults(document: Mapping[str, Any]) -> list[str]:
     ]
     if draws is not None and not _are_draws(draws, wanted):
         faults.append("draws must be null or hold lists of numbers, all of one length, by coefficient")
+    if not _is_status(document.get("status", {})):
+        faults.append("status must hold kind, text and remedy, each a text")
+    if not _is_table(document.get("runs")):
+        faults.append("runs must be null or hold columns: lists of numbers, all of one length, by letter")
     return faults
 
 
 def _coefficient_faults(family: str, coefficients: Mapping[str, Any]) -> list[str]:
-    wanted = FAMILIES[family]
+    wanted, constants = families()[family].names, families()[family].constants
     faults = [f"coefficient {name} is missing" for name in wanted if name not in coefficients]
     faults += [f"coefficient {name} is not one of family {family}" for name in coefficients if name not in wanted]
     faults += [
@@ -151,8 +175,11 @@ def _coefficient_faults(family: str, coefficients: Mapping[str, Any]) -> list[st
         for name, value in coefficients.items()
         if not _is_number(value) or value <= 0
     ]
-    if family == "hoffmann" and coefficients.get("gamma", 1) != 1:
-        faults.append(f"coefficient gamma is {coefficients['gamma']!r}; family hoffmann has gamma = 1")
+    faults += [
+        f"coefficient {name} is {coefficients[name]!r}; family {family} has {name} = {value:g}"
+        for name, value in constants.items()
+        if coefficients.get(name, value) != value
+    ]
     return faults
 
 
@@ -166,6 +193,25 @@ def _are_draws(draws: object, names: tuple[str, ...]) -> bool:
         and set(draws) <= set(names)
         and all(isinstance(values, list) and all(map(_is_number, values)) for values in draws.values())
         and len({len(values) for values in draws.values()}) <= 1
+    )
+
+
+def _is_status(written: object) -> bool:
+    return (
+        isinstance(written, dict)
+        and set(written) <= {"kind", "text", "remedy"}
+        and all(isinstance(value, str) for value in written.values())
+    )
+
+
+def _is_table(written: object) -> bool:
+    if written is None:
+        return True
+    columns = written.get("columns") if isinstance(written, dict) else None
+    return (
+        isinstance(columns, dict)
+        and all(isinstance(values, list) and all(map(_is_number, values)) for values in columns.values())
+        and len({len(values) for values in columns.values()}) == 1
     )
 
 

@@ -1,31 +1,30 @@
 """A law as users meet it: an equation with its name, source, units, range and what is known of its uncertainty.
 
-Covers: the frozen object that `published`, a law file and a fit all yield. Does not cover: the equations (`supervised`,
-`distillation`), reading and writing (`files`).
+Covers: the frozen object that `published`, a law file and a fit all yield, and the many laws that its joint draws
+stand for. Does not cover: the equations (`families`), reading and writing (`files`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from tutelage.errors import InputError
 from tutelage.laws.compute import ForwardCost
-from tutelage.laws.distillation import DistillationLaw
-from tutelage.laws.supervised import SupervisedLaw
+from tutelage.laws.families import families
+from tutelage.laws.families.distillation import DistillationLaw
+from tutelage.laws.families.supervised import SupervisedLaw
+from tutelage.laws.family import Equation, Family
+from tutelage.laws.table import RunTable
+from tutelage.records.document import Status
 
-Equation: TypeAlias = SupervisedLaw | DistillationLaw
 Range: TypeAlias = tuple[float, float]
 
-_SUPERVISED_NAMES = ("E", "A", "B", "alpha", "beta", "gamma")
-_DISTILLATION_NAMES = ("c0", "c1", "f1", "d1", "A_prime", "B_prime", "alpha_prime", "beta_prime", "gamma_prime")
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "hoffmann": _SUPERVISED_NAMES,
-    "gamma": _SUPERVISED_NAMES,
-    "distillation": _SUPERVISED_NAMES + _DISTILLATION_NAMES,
-}
-"""The coefficients of each family; those of the distillation law include its frozen supervised law."""
+IDENTIFIED = ("done", "converged", "weakly-identified")
+"""The kinds of status under which a law may be used without being told to."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,13 @@ class Law:
         rounding: Half a unit of the last printed digit of each coefficient, where the coefficients were printed.
         intervals: Interval of each coefficient by itself; they say nothing of the coefficients jointly.
         interval_level: Coverage of those intervals.
-        draws: Joint draws of the coefficients by name, where the fit left them.
+        draws: Joint draws of the coefficients by name, where the fit left them; a name without draws is fixed.
         note: What else users of this law must know.
+        status: Whether the fit determined the law: done (published), converged, weakly-identified, not-identified or
+            stuck, with the remedy.
+        diagnostics: What the fit said of itself, as JSON values (`docs/cli.md`, the document of `tutelage fit`).
+        runs: The runs that it was fitted on.
+        provenance: Versions, machine, commit and command of the fit, as JSON values.
     """
 
     name: str
@@ -67,10 +71,19 @@ class Law:
     interval_level: float | None = None
     draws: Mapping[str, tuple[float, ...]] | None = None
     note: str = ""
+    status: Status = field(default_factory=Status)
+    diagnostics: Mapping[str, object] = field(default_factory=dict)
+    runs: RunTable | None = None
+    provenance: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def family(self) -> Family:
+        """The family that the equation belongs to."""
+        return families()[self.equation.family]
 
     @property
     def supervised(self) -> SupervisedLaw:
-        """The supervised law: the equation itself, or the one inside a distillation law."""
+        """The supervised law: the equation itself, or the one inside it."""
         return self.equation.supervised
 
     @property
@@ -91,17 +104,48 @@ class Law:
             )
         return self.distillation
 
+    def require_identified(self) -> Law:
+        """The law itself, where its fit determined it.
+
+        Raises:
+            InputError: The fit did not; with its status and remedy.
+        """
+        if self.status.kind not in IDENTIFIED:
+            raise InputError(
+                f"the law {self.name} is {self.status.kind}: {self.status.text} {self.status.remedy} "
+                "Use it all the same with --accept-unidentified."
+            )
+        return self
+
+    def ensemble(self, most: int = 1000) -> Equation | None:
+        """The joint draws as one equation, whose coefficients are arrays of shape (draws, 1); None without draws.
+
+        Args:
+            most: Draws that are taken, evenly spread over those of the fit.
+        """
+        if not self.draws:
+            return None
+        count = len(next(iter(self.draws.values())))
+        chosen = np.linspace(0, count - 1, min(most, count)).round().astype(int)
+        point = self.equation.coefficients()
+        drawn: dict[str, Any] = {
+            name: np.asarray(self.draws.get(name, np.full(count, value)), dtype=np.float64)[chosen, None]
+            for name, value in point.items()
+        }
+        return self.family.build(drawn)
+
 
 def make_equation(coefficients: Mapping[str, float]) -> Equation:
-    """The equation that has these coefficients: a distillation law where there are those of one.
+    """The equation that has these coefficients, of the family that has these names.
 
-    Args:
-        coefficients: The names of one row of `FAMILIES`.
+    Raises:
+        KeyError: No family has exactly these names.
     """
-    supervised = SupervisedLaw(**{name: coefficients[name] for name in _SUPERVISED_NAMES})
-    if "c0" not in coefficients:
-        return supervised
-    return DistillationLaw(supervised, **{name: coefficients[name] for name in _DISTILLATION_NAMES})
+    names = set(coefficients)
+    for family in families().values():
+        if set(family.names) == names:
+            return family.build(coefficients)
+    raise KeyError(f"no family has the coefficients {', '.join(sorted(names))}")
 
 
 def with_coefficients(law: Law, changes: Mapping[str, float]) -> Law:

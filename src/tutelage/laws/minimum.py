@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 
-from tutelage.laws.supervised import FloatArray
+from tutelage.laws.numbers import FloatArray
 
 _GRID_POINTS = {1: 129, 2: 41}
 _SMALLEST_STEP = 1e-7

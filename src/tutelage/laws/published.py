@@ -7,6 +7,7 @@ rounding at most, and no probability.
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 from tutelage.laws.compute import ForwardCost
@@ -60,6 +61,16 @@ _BUSBRIDGE_INTERVALS: dict[str, Range] = {
 }
 _HOFFMANN = {"E": "1.69", "A": "406.4", "B": "410.7", "alpha": "0.34", "beta": "0.28", "gamma": "1"}
 _BESIROGLU = {"E": "1.8172", "A": "482.01", "B": "2085.43", "alpha": "0.3478", "beta": "0.3658", "gamma": "1"}
+_MUENNIGHOFF = {
+    "E": str(math.exp(0.6254804)),
+    "A": str(math.exp(6.255414)),
+    "B": str(math.exp(7.3049974)),
+    "alpha": "0.3526596",
+    "beta": "0.3526596",
+    "gamma": "1",
+    "R_D": "15.387756",
+    "R_N": "5.309743",
+}
 
 _ALL_PARAMETERS = Counting(
     params="all parameters, embeddings included", tokens="tokens of MassiveText, the Chinchilla data, in one epoch"
@@ -106,6 +117,15 @@ PUBLISHED: dict[str, Law] = {
         fitted={"student_params": (57e6, 16.2e9), "student_tokens": (1.4e9, 318e9)},
         rounding=_half_units(_BESIROGLU),
         note="The same runs as hoffmann2022, as far as they could be read off its figure.",
+    ),
+    "muennighoff2023": Law(
+        name="muennighoff2023",
+        equation=make_equation(_values(_MUENNIGHOFF)),
+        source="muennighoff2023 (its published fit, in logarithms of E, A and B)",
+        counting=Counting(params="all parameters, embeddings included", tokens="tokens of C4, repeats included"),
+        forward=_SIX_N_D,
+        fitted={"student_params": (7e6, 8.67e9), "student_tokens": (1e8, 900e9), "unique_tokens": (1e8, 178e9)},
+        note="For repeated data. The coefficients are printed in full, so they carry no rounding band.",
     ),
 }
 """The published laws by name."""

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tutelage.laws.law import Equation, Law, make_equation
-from tutelage.laws.supervised import FloatArray
+from tutelage.laws.family import Equation
+from tutelage.laws.law import Law, make_equation
+from tutelage.laws.numbers import FloatArray
 from tutelage.records.estimate import Estimate
 
 BAND = "rounding band"

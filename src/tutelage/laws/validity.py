@@ -20,6 +20,7 @@ OTHER_MODALITY = "other-modality"
 _WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
     "student_params": ("a student's size", format_quantity),
     "student_tokens": ("training tokens", format_quantity),
+    "unique_tokens": ("unique tokens", format_quantity),
     "teacher_params": ("a teacher's size", format_quantity),
     "teacher_tokens": ("a teacher's training tokens", format_quantity),
     "teacher_loss": ("a teacher's loss", "{:.4g}".format),

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tutelage.laws.law import Equation, Law
+from tutelage.laws.family import Equation
+from tutelage.laws.law import Law
+from tutelage.laws.numbers import FloatArray
 from tutelage.laws.rounding import BAND, rounding_band
-from tutelage.laws.supervised import FloatArray
 from tutelage.planning.optimum import Allocations
 from tutelage.planning.scenarios import HIGHEST
 from tutelage.records.estimate import Estimate

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.laws.compute import Costs, ForwardCost, distillation_cost
-from tutelage.laws.distillation import DistillationLaw
-from tutelage.laws.law import Equation
+from tutelage.laws.families.distillation import DistillationLaw
+from tutelage.laws.families.supervised import SupervisedLaw
+from tutelage.laws.family import Equation
 from tutelage.laws.minimum import minimise
-from tutelage.laws.supervised import FloatArray, SupervisedLaw
+from tutelage.laws.numbers import FloatArray
 from tutelage.planning.scenarios import HIGHEST, LOWEST, Scenario, Teacher
 
 _LOG_LOW, _LOG_HIGH = float(np.log(LOWEST)), float(np.log(HIGHEST))

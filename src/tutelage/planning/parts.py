@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from tutelage.laws.supervised import FloatArray
+from tutelage.laws.numbers import FloatArray
 from tutelage.planning.scenarios import Teacher
 from tutelage.records.estimate import Estimate
 

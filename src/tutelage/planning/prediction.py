@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.errors import InputError
-from tutelage.laws.distillation import DistillationLaw
-from tutelage.laws.law import Equation, Law
+from tutelage.laws.families.distillation import DistillationLaw
+from tutelage.laws.family import Equation
+from tutelage.laws.law import Law
+from tutelage.laws.numbers import FloatArray
 from tutelage.laws.rounding import banded
-from tutelage.laws.supervised import FloatArray
 from tutelage.laws.validity import cautions, not_positive
 from tutelage.records.document import Caution, Document
 from tutelage.records.estimate import Estimate

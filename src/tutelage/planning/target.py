@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 from tutelage.laws.compute import ForwardCost
+from tutelage.laws.families.supervised import SupervisedLaw
 from tutelage.laws.minimum import minimise
-from tutelage.laws.supervised import FloatArray, SupervisedLaw
+from tutelage.laws.numbers import FloatArray
 from tutelage.planning.scenarios import HIGHEST, LOWEST
 
 _SECTIONS = 17

@@ -12,9 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from tutelage.laws.law import Equation, Law
+from tutelage.laws.family import Equation
+from tutelage.laws.law import Law
+from tutelage.laws.numbers import FloatArray
 from tutelage.laws.rounding import banded
-from tutelage.laws.supervised import FloatArray
 from tutelage.planning.optimum import Allocations, allocate, allocate_given, allocate_tokens, given_tokens
 from tutelage.planning.parts import RankedTeacher, ScenarioPlan, known, point
 from tutelage.planning.question import Question

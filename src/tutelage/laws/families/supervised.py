@@ -1,8 +1,8 @@
 """The supervised law: the loss of a model from its size and its training tokens.
 
 Covers: the form with an outer exponent (`busbridge2025` Eq. 1), of which the Hoffmann form is gamma = 1; its floor and
-its inverse in tokens. Does not cover: repeated data, served tokens, fitting, nor what is known about a published
-instance (see `tutelage.laws.law`).
+its inverse in tokens. Does not cover: repeated data, served tokens, nor what is known about a published instance (see
+`tutelage.laws.law`).
 
 Everything is float64 and computed in log space, so that no size, token count (infinite ones included) or exponent
 overflows. Scalars and numpy arrays broadcast; scalars give a numpy scalar.
@@ -10,14 +10,16 @@ overflows. Scalars and numpy arrays broadcast; scalars give a numpy scalar.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import ClassVar, TypeAlias
+import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float64]
-Numbers: TypeAlias = float | FloatArray
+from tutelage.laws.family import Column, Columns, Equation, Family, Parameter
+from tutelage.laws.numbers import FloatArray, Numbers
+
+SUPERVISED_NAMES = ("E", "A", "B", "alpha", "beta", "gamma")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class SupervisedLaw:
     @property
     def family(self) -> str:
         """The family's name in a law file: "hoffmann" where gamma is 1, else "gamma"."""
-        return "hoffmann" if self.gamma == 1.0 else "gamma"
+        return "hoffmann" if np.all(self.gamma == 1.0) else "gamma"
 
     @property
     def supervised(self) -> SupervisedLaw:
@@ -61,7 +63,7 @@ class SupervisedLaw:
 
     def coefficients(self) -> dict[str, float]:
         """The coefficients by name."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in SUPERVISED_NAMES}
 
     def log_predict(self, params: Numbers, tokens: Numbers) -> FloatArray:
         """Log of the loss; see `predict`."""
@@ -105,3 +107,90 @@ class SupervisedLaw:
             data = both + np.log(-np.expm1(np.minimum(size - both, 0.0)))
             tokens: FloatArray = np.exp((np.log(self.B) - data) / self.beta)
         return tokens
+
+
+def log_features(columns: Columns, supervised: SupervisedLaw | None = None) -> FloatArray:  # noqa: ARG001 - no inner law
+    """Ln N and ln D of each run, shape (runs, 2)."""
+    return np.log(np.column_stack([columns["N"], columns["D"]]))
+
+
+def predict_columns(equation: Equation, columns: Columns) -> FloatArray:
+    """The loss of each run, nats per token."""
+    return equation.supervised.predict(columns["N"], columns["D"])
+
+
+def _gamma_kernel(theta: FloatArray, x: FloatArray, slope: FloatArray) -> float:
+    size = theta[1] - theta[3] * x[0]
+    data = theta[2] - theta[4] * x[1]
+    larger = max(size, data)
+    inner = larger + math.log(math.exp(size - larger) + math.exp(data - larger))
+    reducible = theta[5] * inner
+    top = max(theta[0], reducible)
+    log_loss: float = top + math.log(math.exp(theta[0] - top) + math.exp(reducible - top))
+    weight = math.exp(reducible - log_loss)
+    of_size = weight * theta[5] * math.exp(size - inner)
+    of_data = weight * theta[5] * math.exp(data - inner)
+    slope[0] = math.exp(theta[0] - log_loss)
+    slope[1] = of_size
+    slope[2] = of_data
+    slope[3] = -of_size * x[0]
+    slope[4] = -of_data * x[1]
+    slope[5] = weight * inner
+    return log_loss
+
+
+def _hoffmann_kernel(theta: FloatArray, x: FloatArray, slope: FloatArray) -> float:
+    size = theta[1] - theta[3] * x[0]
+    data = theta[2] - theta[4] * x[1]
+    top = max(theta[0], max(size, data))
+    log_loss: float = top + math.log(math.exp(theta[0] - top) + math.exp(size - top) + math.exp(data - top))
+    of_size = math.exp(size - log_loss)
+    of_data = math.exp(data - log_loss)
+    slope[0] = math.exp(theta[0] - log_loss)
+    slope[1] = of_size
+    slope[2] = of_data
+    slope[3] = -of_size * x[0]
+    slope[4] = -of_data * x[1]
+    return log_loss
+
+
+SUPERVISED_INPUTS = (
+    Column("N", "student_params", "parameters"),
+    Column("D", "student_tokens", "tokens"),
+)
+SUPERVISED_PARAMETERS = (
+    Parameter("E", -3.0, 2.5, (-1.0, 1.5), log=True),
+    Parameter("A", -5.0, 40.0, (0.0, 20.0), log=True),
+    Parameter("B", -5.0, 40.0, (0.0, 20.0), log=True),
+    Parameter("alpha", 0.01, 3.0, (0.05, 1.5)),
+    Parameter("beta", 0.01, 3.0, (0.05, 1.5)),
+)
+"""Starts: the grid of `busbridge2025` (log A and log B 0..20, log E -1..1.5, exponents to 1.5)."""
+
+FAMILIES = (
+    Family(
+        name="hoffmann",
+        formula="L = E + A / N^alpha + B / D^beta",
+        source="hoffmann2022 Eq. 2",
+        parameters=SUPERVISED_PARAMETERS,
+        inputs=SUPERVISED_INPUTS,
+        loss="L",
+        features=log_features,
+        kernel=_hoffmann_kernel,
+        build=lambda coefficients: SupervisedLaw(**coefficients),
+        predict=predict_columns,
+        constants={"gamma": 1.0},
+    ),
+    Family(
+        name="gamma",
+        formula="L = E + (A / N^alpha + B / D^beta)^gamma",
+        source="busbridge2025 Eq. 1",
+        parameters=(*SUPERVISED_PARAMETERS, Parameter("gamma", 0.02, 5.0, (0.1, 1.5))),
+        inputs=SUPERVISED_INPUTS,
+        loss="L",
+        features=log_features,
+        kernel=_gamma_kernel,
+        build=lambda coefficients: SupervisedLaw(**coefficients),
+        predict=predict_columns,
+    ),
+)
