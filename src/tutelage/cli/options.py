@@ -20,6 +20,10 @@ _OPTIONS: dict[str, dict[str, object]] = {
         "metavar": "NAME|FILE",
         "help": "a published law by name or a law file (default: %(default)s)",
     },
+    "--accept-unidentified": {
+        "action": "store_true",
+        "help": "use a law although its fit says that the runs did not determine it; its status is shown",
+    },
     "--ledger": {
         "type": Path,
         "metavar": "FILE",

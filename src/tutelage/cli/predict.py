@@ -18,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher-loss", metavar="L", help="the teacher's measured loss, nats per token")
     parser.add_argument("--teacher-params", metavar="N", help="parameters of the teacher, with --teacher-tokens")
     parser.add_argument("--teacher-tokens", metavar="D", help="tokens of the teacher, with --teacher-params")
-    add_options(parser, "--law")
+    parser.add_argument(
+        "--unique-tokens", metavar="U", help="distinct tokens among them, for a data-constrained law (default: all)"
+    )
+    add_options(parser, "--law", "--accept-unidentified")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,12 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
     from tutelage.planning.prediction import predict
 
     faults = Faults()
-    law = faults.law(arguments.law)
+    law = faults.law(arguments.law, arguments.accept_unidentified)
     student_params = faults.quantity(arguments.student_params, "--student-params")
     student_tokens = faults.quantity(arguments.student_tokens, "--student-tokens")
-    teacher = {
+    given = {
         name: faults.quantity(getattr(arguments, name), f"--{name.replace('_', '-')}")
-        for name in ("teacher_loss", "teacher_params", "teacher_tokens")
+        for name in ("teacher_loss", "teacher_params", "teacher_tokens", "unique_tokens")
     }
     size_given = [name for name in ("teacher_params", "teacher_tokens") if getattr(arguments, name) is not None]
     if arguments.teacher_loss is not None and size_given:
@@ -43,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     faults.raise_if_any()
     # What is required and was read without a fault is there; the checker cannot know.
     assert law is not None and student_params is not None and student_tokens is not None  # noqa: PT018
-    prediction = predict(law, student_params, student_tokens, **teacher)
+    prediction = predict(law, student_params, student_tokens, **given)
     rows = [[name, *values] for name, values in prediction.rows()]
     human = table(rows, ("", "nats per token", "low", "high", "")) + f"\n\nlaw: {law.name} ({law.source})"
     print_document(prediction.document(), as_json=arguments.json, human=human)

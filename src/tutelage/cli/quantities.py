@@ -28,10 +28,11 @@ class Faults:
             self.add(*error.faults)
             return None
 
-    def law(self, reference: str) -> Law | None:
-        """The law, or None where it is at fault."""
+    def law(self, reference: str, accept: bool = False) -> Law | None:
+        """The law, or None where it is at fault: not there, or not determined by its runs and not to be `accept`ed."""
         try:
-            return find_law(reference)
+            law = find_law(reference)
+            return law if accept else law.require_identified()
         except InputError as error:
             self.add(*error.faults)
             return None

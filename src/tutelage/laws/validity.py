@@ -1,8 +1,8 @@
-"""Where a law was fitted, and the cautions for inputs outside of it.
+"""Where a law was fitted and how well, and the cautions for inputs outside of it.
 
-Covers: positive finite inputs, the fitted range of each input. Does not cover: whether the law suits the data at hand.
-Outside its range the published distillation law can be absurd: a student of 10B parameters, 0.15B tokens and a teacher
-of loss 1.43 is predicted to reach 1.99 where ordinary training gives 3.42.
+Covers: positive finite inputs, the fitted range of each input, a fit that did not determine the law. Does not cover:
+whether the law suits the data at hand. Outside its range the published distillation law can be absurd: a student of 10B
+parameters, 0.15B tokens and a teacher of loss 1.43 is predicted to reach 1.99 where ordinary training gives 3.42.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tutelage.units import format_quantity
 
 OUTSIDE_RANGE = "outside-fitted-range"
 OTHER_MODALITY = "other-modality"
+LAW_STATUS = "law-status"
 
 _WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
     "student_params": ("a student's size", format_quantity),
@@ -83,6 +84,14 @@ def not_positive(numbers: Mapping[str, float | None]) -> list[str]:
         for name, value in numbers.items()
         if value is not None and not (math.isfinite(value) and value > 0)
     ]
+
+
+def status_cautions(law: Law) -> tuple[Caution, ...]:
+    """The caution that the runs of `law` did not, or only weakly, determine it; none for any other law."""
+    if law.status.kind in ("done", "converged"):
+        return ()
+    text = f"{law.name} is {law.status.kind}: {law.status.text} {law.status.remedy}".rstrip()
+    return (Caution(LAW_STATUS, "law", law.status.kind, None, text),)
 
 
 def modality_caution(law: Law, modality: str) -> Caution | None:

@@ -1,6 +1,7 @@
 """One prediction of a law, with bands and cautions: what `tutelage predict` answers.
 
-Covers: a student with a teacher given by its loss or by its size and tokens. Does not cover: dividing a budget.
+Covers: a student with a teacher given by its loss or by its size and tokens; ordinary training, on repeated tokens
+where the law knows of them. Does not cover: dividing a budget.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.errors import InputError
+from tutelage.laws.families.data_constrained import DataConstrainedLaw
 from tutelage.laws.families.distillation import DistillationLaw
 from tutelage.laws.family import Equation
 from tutelage.laws.law import Law
 from tutelage.laws.numbers import FloatArray
-from tutelage.laws.rounding import banded
-from tutelage.laws.validity import cautions, not_positive
+from tutelage.laws.uncertainty import estimate
+from tutelage.laws.validity import cautions, not_positive, status_cautions
 from tutelage.records.document import Caution, Document
 from tutelage.records.estimate import Estimate
 from tutelage.units import Nats, Params, Tokens
@@ -33,7 +35,7 @@ class Prediction:
         best_student_loss: What the student reaches with that teacher.
         teacher_loss: The teacher's loss, given or predicted.
         law: Name of the law.
-        warnings: Inputs outside the range that the law was fitted on.
+        warnings: A law that its runs did not determine, inputs outside the range that it was fitted on.
     """
 
     student_loss: Estimate | None
@@ -64,6 +66,7 @@ def predict(
     teacher_loss: Nats | None = None,
     teacher_params: Params | None = None,
     teacher_tokens: Tokens | None = None,
+    unique_tokens: Tokens | None = None,
 ) -> Prediction:
     """What `law` says of one student.
 
@@ -74,19 +77,22 @@ def predict(
         teacher_loss: L_T in nats per token, where it was measured.
         teacher_params: N_T, where L_T is to be predicted.
         teacher_tokens: D_T, likewise.
+        unique_tokens: U, how many of the student's tokens are distinct, for a data-constrained law; None for all.
 
     Returns:
-        The losses that the law can tell, with a rounding band where its coefficients were printed.
+        The losses that the law can tell, each with its interval (see `tutelage.laws.uncertainty`).
 
     Raises:
         InputError: With every fault: a number that is not finite and greater than 0, two kinds of teacher, half a one.
     """
-    _check(student_params, student_tokens, teacher_loss, teacher_params, teacher_tokens)
-    supervised = banded(law, lambda equation: equation.supervised.predict(np.asarray(student_params), student_tokens))
+    _check(student_params, student_tokens, teacher_loss, teacher_params, teacher_tokens, unique_tokens)
+    supervised = estimate(law, lambda equation: _supervised(equation, student_params, student_tokens, unique_tokens))
     inputs: dict[str, float | None] = {"student_params": student_params, "student_tokens": student_tokens}
+    if isinstance(law.equation, DataConstrainedLaw):
+        inputs["unique_tokens"] = unique_tokens
+    known = status_cautions(law) + _unused(law, teacher_loss is not None or teacher_params is not None, unique_tokens)
     if law.distillation is None:
-        ignored = () if teacher_loss is None and teacher_params is None else (_no_teacher(law),)
-        return Prediction(None, supervised, None, None, None, law.name, cautions(law, inputs) + ignored)
+        return Prediction(None, supervised, None, None, None, law.name, known + cautions(law, inputs))
 
     def teacher(equation: Equation) -> FloatArray:
         if teacher_params is not None and teacher_tokens is not None:
@@ -102,7 +108,7 @@ def predict(
 
     teacher_estimate = None
     if teacher_params is not None:
-        teacher_estimate = banded(law, teacher)
+        teacher_estimate = estimate(law, teacher)
     elif teacher_loss is not None:
         teacher_estimate = Estimate(teacher_loss, method="given")
     if teacher_estimate is not None:
@@ -113,13 +119,13 @@ def predict(
             "loss_ratio": teacher_estimate.value / supervised.value,
         }
     return Prediction(
-        student_loss=None if teacher_estimate is None else banded(law, student),
+        student_loss=None if teacher_estimate is None else estimate(law, student),
         supervised_loss=supervised,
-        best_teacher_loss=banded(law, lambda equation: best(equation, 0)),
-        best_student_loss=banded(law, lambda equation: best(equation, 1)),
+        best_teacher_loss=estimate(law, lambda equation: best(equation, 0)),
+        best_student_loss=estimate(law, lambda equation: best(equation, 1)),
         teacher_loss=teacher_estimate,
         law=law.name,
-        warnings=cautions(law, inputs),
+        warnings=known + cautions(law, inputs),
     )
 
 
@@ -129,6 +135,7 @@ def _check(
     teacher_loss: Nats | None,
     teacher_params: Params | None,
     teacher_tokens: Tokens | None,
+    unique_tokens: Tokens | None,
 ) -> None:
     faults = not_positive(
         {
@@ -137,6 +144,7 @@ def _check(
             "teacher_loss": teacher_loss,
             "teacher_params": teacher_params,
             "teacher_tokens": teacher_tokens,
+            "unique_tokens": unique_tokens,
         }
     )
     sized = [size is not None for size in (teacher_params, teacher_tokens)]
@@ -154,9 +162,29 @@ def _distillation(equation: Equation) -> DistillationLaw:
     return equation
 
 
-def _no_teacher(law: Law) -> Caution:
-    text = f"{law.name} is a supervised law and says nothing of distillation; the teacher is not used"
-    return Caution("teacher-not-used", "teacher", None, None, text)
+def _supervised(equation: Equation, params: Params, tokens: Tokens, unique_tokens: Tokens | None) -> FloatArray:
+    if isinstance(equation, DataConstrainedLaw):
+        return equation.predict(np.asarray(params), tokens, tokens if unique_tokens is None else unique_tokens)
+    return equation.supervised.predict(np.asarray(params), tokens)
+
+
+def _unused(law: Law, teacher: bool, unique_tokens: Tokens | None) -> tuple[Caution, ...]:
+    """One caution for each input that this law has no place for."""
+    unused = []
+    if unique_tokens is not None and not isinstance(law.equation, DataConstrainedLaw):
+        unused.append(("unique_tokens", "repeated tokens", "their number"))
+    if teacher and law.distillation is None:
+        unused.append(("teacher", "distillation", "the teacher"))
+    return tuple(
+        Caution(
+            f"{name.replace('_', '-')}-not-used",
+            name,
+            None,
+            None,
+            f"{law.name} is a law of the family {law.equation.family} and says nothing of {matter}; {what} is not used",
+        )
+        for name, matter, what in unused
+    )
 
 
 def _row(estimate: Estimate) -> tuple[str, ...]:

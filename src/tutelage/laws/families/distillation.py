@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -126,15 +126,26 @@ class DistillationLaw(ABC):
         params, tokens = np.broadcast_arrays(
             np.asarray(student_params, dtype=np.float64), np.asarray(student_tokens, dtype=np.float64)
         )
-        row_params, row_tokens = params.reshape(-1, 1), tokens.reshape(-1, 1)
-        high = np.log(2.0) + self.supervised.log_predict(row_params, row_tokens)
-        low = np.full_like(high, np.log(self.supervised.E))
+        # One row a result: where the coefficients are draws, every draw at every point.
+        shape = np.broadcast_shapes(params.shape, np.shape(self.c0))
+        law = self._in_rows(shape) if np.ndim(self.c0) else self
+        row_params, row_tokens = (np.broadcast_to(each, shape).reshape(-1, 1) for each in (params, tokens))
+        high = np.log(2.0) + law.supervised.log_predict(row_params, row_tokens)
+        low = np.full_like(high, np.log(law.supervised.E))
 
         def log_student_loss(log_teacher: FloatArray) -> FloatArray:
-            return self.log_predict(row_params, row_tokens, np.exp(log_teacher[..., 0]))
+            return law.log_predict(row_params, row_tokens, np.exp(log_teacher[..., 0]))
 
         best, least = minimise(log_student_loss, low, high)
-        return np.exp(best[:, 0]).reshape(params.shape)[()], np.exp(least).reshape(params.shape)[()]
+        return np.exp(best[:, 0]).reshape(shape)[()], np.exp(least).reshape(shape)[()]
+
+    def _in_rows(self, shape: tuple[int, ...]) -> DistillationLaw:
+        """The law whose coefficients are spread over `shape` and flattened to (rows, 1)."""
+        rows: dict[str, Any] = {
+            name: np.broadcast_to(value, shape).reshape(-1, 1) for name, value in self.coefficients().items()
+        }
+        supervised = SupervisedLaw(**{name: rows[name] for name in SUPERVISED_NAMES})
+        return type(self)(supervised, **{name: rows[name] for name in self.own_names})
 
 
 @dataclass(frozen=True)
