@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from tutelage.laws.families.distillation import DistillationLaw
+from tutelage.laws.law import make_equation
 from tutelage.laws.published import PUBLISHED
 
 # Half a unit of the last digit of the reference values.
@@ -128,3 +129,20 @@ def test_the_best_teacher_is_the_one_that_scipy_finds(distillation: Distillation
     )
     assert student <= found.fun * (1 + ROUND_OFF)
     assert teacher == pytest.approx(found.x, rel=MINIMISER)
+
+
+def test_an_ensemble_of_laws_has_a_best_teacher_for_each(distillation: DistillationLaw) -> None:
+    coefficients = distillation.coefficients()
+    several = [{**coefficients, "E": E, "c0": c0} for E, c0 in ((1.22, 2.549), (1.18, 2.6), (1.25, 2.4))]
+    together = make_equation({name: np.array([[one[name]] for one in several]) for name in coefficients})  # type: ignore[misc]
+    assert isinstance(together, DistillationLaw)
+    teachers, students = together.best_teacher_loss(1e9, np.array([2e10, 2.5e11]))
+    assert teachers.shape == students.shape == (3, 2)
+    assert together.best_teacher_loss(1e9, 2e10)[0].shape == (3, 1)
+    for draw, one in enumerate(several):
+        alone = make_equation(one)
+        assert isinstance(alone, DistillationLaw)
+        for point, tokens in enumerate((2e10, 2.5e11)):
+            teacher, student = alone.best_teacher_loss(1e9, tokens)
+            assert teachers[draw, point] == pytest.approx(teacher, rel=MINIMISER)
+            assert students[draw, point] == pytest.approx(student, rel=ROUND_OFF)

@@ -54,3 +54,18 @@ def test_points_that_are_not_allowed_are_left_alone() -> None:
     assert least[0] >= 0.25
     _, nothing = minimise(lambda points: np.full(points.shape[:2], np.inf), np.zeros((2, 2)), np.ones((2, 2)))
     assert np.all(np.isinf(nothing))
+
+
+def test_a_start_takes_the_place_of_the_grid() -> None:
+    calls = []
+
+    def bowl(points: FloatArray) -> FloatArray:
+        calls.append(points.shape[1])
+        return (points[..., 0] - 0.7) ** 2 + 3.0 * (points[..., 1] + 0.2) ** 2
+
+    box = np.full((2, 2), -5.0), np.full((2, 2), 5.0)
+    best, least = minimise(bowl, *box, start=np.array([[0.0, 0.0], [4.0, -4.0]]), smallest_step=1e-2)
+    assert best == pytest.approx(np.array([[0.7, -0.2]] * 2), abs=PLACE)
+    assert least == pytest.approx(np.zeros(2), abs=PLACE)
+    # No call is as large as a grid.
+    assert max(calls) < 20

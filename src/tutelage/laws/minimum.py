@@ -27,7 +27,11 @@ _MOST_ROUNDS = 200
 
 
 def minimise(
-    objective: Callable[[FloatArray], FloatArray], low: FloatArray, high: FloatArray
+    objective: Callable[[FloatArray], FloatArray],
+    low: FloatArray,
+    high: FloatArray,
+    start: FloatArray | None = None,
+    smallest_step: float = _SMALLEST_STEP,
 ) -> tuple[FloatArray, FloatArray]:
     """The minimum of each row's objective within its bounds.
 
@@ -36,18 +40,22 @@ def minimise(
             marks a point that is not allowed. Row r of the result may only depend on row r of the points.
         low: Lower bounds, shape (rows, variables) with one or two variables.
         high: Upper bounds, of the same shape.
+        start: Where each row's minimum is nearly, of the same shape: the grid is then left out, and the valley that
+            holds this point is walked. For problems that differ little from a solved one.
+        smallest_step: The search ends at stencils of this many cells of the grid; a Newton step from there is far more
+            accurate than that.
 
     Returns:
-        The minimisers, shape (rows, variables), and the minima, shape (rows,); infinity where no grid point is allowed.
+        The minimisers, shape (rows, variables), and the minima, shape (rows,); infinity where no point is allowed.
     """
     rows, variables = low.shape
-    points = _GRID_POINTS[variables]
-    unit = np.array(list(product(np.linspace(0.0, 1.0, points), repeat=variables)))
-    grid = low[:, None, :] + unit[None] * (high - low)[:, None, :]
-    values = np.asarray(objective(grid))
-    first = np.argmin(values, axis=1)
     every = np.arange(rows)
-    centre, least = grid[every, first], values[every, first]
+    points = _GRID_POINTS[variables]
+    if start is None:
+        centre, least = _best_of_grid(objective, low, high, points)
+    else:
+        centre = np.clip(start, low, high)
+        least = np.asarray(objective(centre[:, None, :]))[:, 0]
     # The centre comes first so that argmin keeps it on a tie.
     compass = np.array(sorted(product((-1.0, 0.0, 1.0), repeat=variables), key=lambda offset: (any(offset), offset)))
     span = (high - low) / (points - 1)
@@ -69,9 +77,19 @@ def minimise(
         # A valley is walked to its end before it is looked at more closely.
         far = np.where(best < len(compass), best > 0, np.abs(jump).max(axis=1) > _SHORT_JUMP)
         step = np.where(far, step, step * _SHRINK)
-        if np.all(step < _SMALLEST_STEP):
+        if np.all(step < smallest_step):
             break
     return centre, least
+
+
+def _best_of_grid(
+    objective: Callable[[FloatArray], FloatArray], low: FloatArray, high: FloatArray, points: int
+) -> tuple[FloatArray, FloatArray]:
+    unit = np.array(list(product(np.linspace(0.0, 1.0, points), repeat=low.shape[1])))
+    grid = low[:, None, :] + unit[None] * (high - low)[:, None, :]
+    values = np.asarray(objective(grid))
+    every, first = np.arange(len(low)), np.argmin(values, axis=1)
+    return grid[every, first], values[every, first]
 
 
 def _newton_step(compass: FloatArray, around: FloatArray) -> FloatArray:

@@ -78,9 +78,25 @@ def _ends(law: Law, quantity: Quantity, level: float) -> tuple[FloatArray, Float
     ensemble = law.ensemble(_MOST_DRAWS)
     if ensemble is None:
         return rounding_band(law, quantity)
-    drawn = np.asarray(quantity(ensemble), dtype=np.float64)
-    drawn = np.where(np.isfinite(drawn), drawn, np.nan)
-    known = np.isfinite(drawn).any(axis=0)
+    return percentiles(quantity(ensemble), level)
+
+
+def percentiles(drawn: FloatArray, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
+    """The central interval of draws, elementwise.
+
+    Args:
+        drawn: Shape (draws, ...); draws that are not finite are left out, element by element.
+        level: Coverage, in (0, 1).
+
+    Returns:
+        Low and high ends, each of the shape after the first axis; NaN where no draw is finite.
+    """
+    drawn, shares = np.asarray(drawn, dtype=np.float64), [0.5 - level / 2, 0.5 + level / 2]
+    finite = np.isfinite(drawn)
+    if finite.all():
+        low, high = np.quantile(drawn, shares, axis=0)
+        return low, high
+    known = finite.any(axis=0)
     ends = np.full((2, *drawn.shape[1:]), np.nan)
-    ends[:, known] = np.nanquantile(drawn[:, known], [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    ends[:, known] = np.nanquantile(np.where(finite, drawn, np.nan)[:, known], shares, axis=0)
     return ends[0], ends[1]

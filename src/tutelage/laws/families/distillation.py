@@ -121,31 +121,30 @@ class DistillationLaw(ABC):
             student_tokens: D_S, greater than 0; infinity is allowed.
 
         Returns:
-            The teacher's loss and the student's loss, nats per token, each of the broadcast shape.
+            The teacher's loss and the student's loss, nats per token, each of the broadcast shape; of shape (draws,
+            points), or (draws, 1) for a single student, where the coefficients are of shape (draws, 1).
         """
         params, tokens = np.broadcast_arrays(
             np.asarray(student_params, dtype=np.float64), np.asarray(student_tokens, dtype=np.float64)
         )
-        # One row a result: where the coefficients are draws, every draw at every point.
-        shape = np.broadcast_shapes(params.shape, np.shape(self.c0))
-        law = self._in_rows(shape) if np.ndim(self.c0) else self
-        row_params, row_tokens = (np.broadcast_to(each, shape).reshape(-1, 1) for each in (params, tokens))
-        high = np.log(2.0) + law.supervised.log_predict(row_params, row_tokens)
-        low = np.full_like(high, np.log(law.supervised.E))
+        if np.ndim(self.c0) == 0:
+            teacher, student = self._best_teacher(params.reshape(-1, 1), tokens.reshape(-1, 1))
+            return teacher.reshape(params.shape)[()], student.reshape(params.shape)[()]
+        pairs = zip(params.reshape(-1, 1, 1), tokens.reshape(-1, 1, 1), strict=True)
+        found = [self._best_teacher(*pair) for pair in pairs]
+        teachers, students = (np.stack(part, axis=-1) for part in zip(*found, strict=True))
+        return teachers, students
+
+    def _best_teacher(self, params: FloatArray, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Of each row, by inputs and coefficients of shape (rows, 1) or (1, 1); each result of shape (rows,)."""
+        high = np.log(2.0) + self.supervised.log_predict(params, tokens)
+        low = np.full_like(high, np.log(self.supervised.E))
 
         def log_student_loss(log_teacher: FloatArray) -> FloatArray:
-            return law.log_predict(row_params, row_tokens, np.exp(log_teacher[..., 0]))
+            return self.log_predict(params, tokens, np.exp(log_teacher[..., 0]))
 
         best, least = minimise(log_student_loss, low, high)
-        return np.exp(best[:, 0]).reshape(shape)[()], np.exp(least).reshape(shape)[()]
-
-    def _in_rows(self, shape: tuple[int, ...]) -> DistillationLaw:
-        """The law whose coefficients are spread over `shape` and flattened to (rows, 1)."""
-        rows: dict[str, Any] = {
-            name: np.broadcast_to(value, shape).reshape(-1, 1) for name, value in self.coefficients().items()
-        }
-        supervised = SupervisedLaw(**{name: rows[name] for name in SUPERVISED_NAMES})
-        return type(self)(supervised, **{name: rows[name] for name in self.own_names})
+        return np.exp(best[:, 0]), np.exp(least)
 
 
 @dataclass(frozen=True)
