@@ -17,6 +17,8 @@ import numpy as np
 from tutelage.laws.numbers import FloatArray
 
 _GRID_POINTS = {1: 129, 2: 41}
+_COARSE_POINTS = {1: 65, 2: 11}
+"""Beside a start: enough to see that another valley has become the deeper one."""
 _SMALLEST_STEP = 1e-7
 """Steps below this move the loss by less than float64 resolves: the surfaces are quadratic at their minimum."""
 _SHRINK = 0.25
@@ -40,8 +42,8 @@ def minimise(
             marks a point that is not allowed. Row r of the result may only depend on row r of the points.
         low: Lower bounds, shape (rows, variables) with one or two variables.
         high: Upper bounds, of the same shape.
-        start: Where each row's minimum is nearly, of the same shape: the grid is then left out, and the valley that
-            holds this point is walked. For problems that differ little from a solved one.
+        start: Where each row's minimum is nearly, of the same shape: a coarse grid is then enough, to see whether
+            another valley is deeper. For problems that differ little from a solved one.
         smallest_step: The search ends at stencils of this many cells of the grid; a Newton step from there is far more
             accurate than that.
 
@@ -51,11 +53,11 @@ def minimise(
     rows, variables = low.shape
     every = np.arange(rows)
     points = _GRID_POINTS[variables]
-    if start is None:
-        centre, least = _best_of_grid(objective, low, high, points)
-    else:
-        centre = np.clip(start, low, high)
-        least = np.asarray(objective(centre[:, None, :]))[:, 0]
+    centre, least = _best_of_grid(objective, low, high, points if start is None else _COARSE_POINTS[variables])
+    if start is not None:
+        start = np.clip(start, low, high)
+        there = np.asarray(objective(start[:, None, :]))[:, 0]
+        centre, least = np.where((there <= least)[:, None], start, centre), np.minimum(there, least)
     # The centre comes first so that argmin keeps it on a tie.
     compass = np.array(sorted(product((-1.0, 0.0, 1.0), repeat=variables), key=lambda offset: (any(offset), offset)))
     span = (high - low) / (points - 1)

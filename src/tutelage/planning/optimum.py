@@ -7,6 +7,9 @@ advice.
 The budget constraint is eliminated rather than handed to a constrained optimiser: the share of the budget that goes to
 the teacher's training and the teacher's size fix everything else. In logarithms what is left is smooth, in two bounded
 variables at most, and the grid of `tutelage.laws.minimum` makes the result independent of starting points.
+
+A law may be an ensemble (`Law.ensemble`): each draw is then a row with a budget of its own, or with the one that is
+given for all, and the optimum of the point law is near enough to start from.
 """
 
 from __future__ import annotations
@@ -20,12 +23,14 @@ from tutelage.laws.families.distillation import DistillationLaw
 from tutelage.laws.families.supervised import SupervisedLaw
 from tutelage.laws.family import Equation
 from tutelage.laws.minimum import minimise
-from tutelage.laws.numbers import FloatArray
-from tutelage.planning.scenarios import HIGHEST, LOWEST, Scenario, Teacher
+from tutelage.laws.numbers import FloatArray, Numbers
+from tutelage.planning.scenarios import BEST, HIGHEST, INFERENCE, LOWEST, Scenario, Teacher
 
 _LOG_LOW, _LOG_HIGH = float(np.log(LOWEST)), float(np.log(HIGHEST))
 _LARGEST_LOGIT = 14.0
 """The teacher's share of the budget is searched within 1e-6 .. 1 - 1e-6."""
+_NEAR_STEP = 1e-2
+"""Cells of the grid, 0.2 to 0.7 of a natural logarithm: draws need their optimum to a hundredth of their own spread."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Allocations:
     """The best allocation at each budget; one row a budget, infinite loss where nothing can be afforded.
 
     Args:
-        student_params: N_S, the same for all.
+        student_params: N_S, the same for all or one a budget.
         student_tokens: D_S.
         teacher_params: N_T; NaN where the teacher is free.
         teacher_tokens: D_T; NaN where the teacher is free or given.
@@ -42,7 +47,7 @@ class Allocations:
         costs: FLOPs by part.
     """
 
-    student_params: float
+    student_params: Numbers
     student_tokens: FloatArray
     teacher_params: FloatArray
     teacher_tokens: FloatArray
@@ -72,43 +77,51 @@ class Allocations:
 
 
 def allocate(
-    law: DistillationLaw, forward: ForwardCost, scenario: Scenario, student_params: float, compute: FloatArray
+    law: DistillationLaw,
+    forward: ForwardCost,
+    scenario: Scenario,
+    student_params: Numbers,
+    compute: FloatArray,
+    near: Allocations | None = None,
 ) -> Allocations:
     """The allocation of least student loss that costs at most `compute`.
 
     Args:
-        law: The distillation law.
+        law: The distillation law, or an ensemble of them.
         forward: The forward cost of student and teacher.
         scenario: What the student pays for.
-        student_params: N_S.
-        compute: Budgets in FLOPs, shape (n,).
+        student_params: N_S, one number or one a budget.
+        compute: Budgets in FLOPs, shape (n,); for an ensemble one, or one a draw.
+        near: Optima of problems that differ little, one for all or one a row; the search starts there.
 
     Returns:
         One allocation a budget. Sizes and token counts lie within `LOWEST` .. `HIGHEST`, and a budget that is too
         large for these bounds is not spent.
     """
-    compute = np.asarray(compute, dtype=np.float64).reshape(-1, 1)
+    own_params = np.asarray(student_params, dtype=np.float64).reshape(-1, 1)
+    rows = max(np.size(compute), np.size(law.c0), len(own_params))
+    compute = np.broadcast_to(np.asarray(compute, dtype=np.float64).reshape(-1, 1), (rows, 1))
     variables = 1 if scenario.d_pretrain == 0.0 else 2
-    low = np.tile([_LOG_LOW, -_LARGEST_LOGIT][:variables], (len(compute), 1))
-    high = np.tile([_LOG_HIGH, _LARGEST_LOGIT][:variables], (len(compute), 1))
+    low = np.tile([_LOG_LOW, -_LARGEST_LOGIT][:variables], (rows, 1))
+    high = np.tile([_LOG_HIGH, _LARGEST_LOGIT][:variables], (rows, 1))
     if scenario.free_teacher:
         low[:] = law.supervised.log_predict(HIGHEST, HIGHEST)
         high[:] = law.supervised.log_predict(LOWEST, LOWEST)
 
     def at(points: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        return _divide(law.supervised, forward, scenario, student_params, compute, points)
+        return _divide(law.supervised, forward, scenario, own_params, compute, points)
 
     def log_student_loss(points: FloatArray) -> FloatArray:
         student_tokens, _, _, teacher_loss = at(points)
         affordable = student_tokens >= LOWEST
-        loss = law.log_predict(student_params, np.where(affordable, student_tokens, LOWEST), teacher_loss)
+        loss = law.log_predict(own_params, np.where(affordable, student_tokens, LOWEST), teacher_loss)
         return np.where(affordable, loss, np.inf)
 
-    best, log_loss = minimise(log_student_loss, low, high)
+    best, log_loss = minimise(log_student_loss, low, high, *_start(scenario, near, low.shape))
     student_tokens, teacher_params, teacher_tokens, teacher_loss = (part[:, 0] for part in at(best[:, None, :]))
     costs = distillation_cost(
         forward,
-        (student_params, student_tokens),
+        (own_params[:, 0], student_tokens),
         (teacher_params, teacher_tokens),
         scenario.d_logits,
         scenario.d_pretrain,
@@ -118,11 +131,27 @@ def allocate(
     )
 
 
+def _start(
+    scenario: Scenario, near: Allocations | None, shape: tuple[int, ...]
+) -> tuple[FloatArray, float] | tuple[()]:
+    """The search variables of an allocation, and how closely a search from there has to look."""
+    if near is None:
+        return ()
+    if scenario.free_teacher:
+        variables = [np.log(near.teacher_loss)]
+    elif scenario.d_pretrain == 0.0:
+        variables = [np.log(near.teacher_params)]
+    else:
+        rest = near.costs.student + near.costs.logits
+        variables = [np.log(near.teacher_params), np.log(near.costs.teacher) - np.log(rest)]
+    return np.broadcast_to(np.stack(variables, axis=-1), shape), _NEAR_STEP
+
+
 def _divide(
     law: SupervisedLaw,
     forward: ForwardCost,
     scenario: Scenario,
-    student_params: float,
+    student_params: FloatArray,
     compute: FloatArray,
     points: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -150,7 +179,7 @@ def allocate_given(
     law: DistillationLaw,
     forward: ForwardCost,
     teacher: Teacher,
-    student_params: float,
+    student_params: Numbers,
     compute: FloatArray,
     students: int = 1,
 ) -> Allocations:
@@ -173,7 +202,7 @@ def _given(
     law: DistillationLaw,
     forward: ForwardCost,
     teacher: Teacher,
-    student_params: float,
+    student_params: Numbers,
     student_tokens: FloatArray,
     students: int,
 ) -> Allocations:
@@ -186,7 +215,12 @@ def _given(
 
 
 def allocate_tokens(
-    law: DistillationLaw, forward: ForwardCost, scenario: Scenario, student_params: float, student_tokens: float
+    law: DistillationLaw,
+    forward: ForwardCost,
+    scenario: Scenario,
+    student_params: float,
+    student_tokens: float,
+    near: Allocations | None = None,
 ) -> Allocations:
     """The cheapest way to the best student where the student's tokens are given instead of a budget.
 
@@ -194,14 +228,13 @@ def allocate_tokens(
     costs, and the teacher is the cheapest one that has this loss.
 
     Returns:
-        One allocation (shape (1,) each).
+        One allocation, or one a draw of an ensemble.
     """
     own = forward.training_per_token(student_params)
-    free = Scenario("best", 0.0, 0.0, "")
-    best = allocate(law, forward, free, student_params, np.array([own * student_tokens]))
+    best = allocate(law, forward, BEST, student_params, np.array([own * student_tokens]), near)
     if scenario.free_teacher:
         return best
-    wanted = float(best.teacher_loss[0])
+    wanted = best.teacher_loss[:, None]
 
     def log_cost(points: FloatArray) -> FloatArray:
         size = np.exp(points[..., 0])
@@ -212,9 +245,10 @@ def allocate_tokens(
         )
         return np.where(tokens <= HIGHEST, np.log(costs.total), np.inf)
 
-    where, _ = minimise(log_cost, np.array([[_LOG_LOW]]), np.array([[_LOG_HIGH]]))
+    low, high = np.full_like(wanted, _LOG_LOW), np.full_like(wanted, _LOG_HIGH)
+    where, _ = minimise(log_cost, low, high, *_start(INFERENCE, near, low.shape))
     size = np.exp(where[:, 0])
-    tokens = np.clip(law.supervised.tokens_for(size, wanted), LOWEST, HIGHEST)
+    tokens = np.clip(law.supervised.tokens_for(size[:, None], wanted)[:, 0], LOWEST, HIGHEST)
     costs = distillation_cost(
         forward, (student_params, best.student_tokens), (size, tokens), scenario.d_logits, scenario.d_pretrain
     )
@@ -233,13 +267,23 @@ def given_tokens(
     return _given(law, forward, teacher, student_params, np.array([student_tokens]), students)
 
 
-def compute_optimal(law: SupervisedLaw, forward: ForwardCost, compute: FloatArray) -> tuple[FloatArray, FloatArray]:
+def compute_optimal(
+    law: SupervisedLaw, forward: ForwardCost, compute: FloatArray, near: float | None = None
+) -> tuple[FloatArray, FloatArray]:
     """Size and tokens of ordinary training that reach the least loss with `compute` FLOPs.
 
+    Args:
+        law: The supervised law, or an ensemble of them.
+        forward: The forward cost.
+        compute: Budgets in FLOPs, shape (n,); one for an ensemble.
+        near: The optimal size of a law that differs little; the search starts there.
+
     Returns:
-        Parameters and tokens, each of the shape (n,) of `compute`, within `LOWEST` .. `HIGHEST`.
+        Parameters and tokens, each of the shape (n,) of `compute` (of the draws of an ensemble), within `LOWEST` ..
+        `HIGHEST`.
     """
-    budgets = np.asarray(compute, dtype=np.float64).reshape(-1, 1)
+    rows = max(np.size(compute), np.size(law.alpha))
+    budgets = np.broadcast_to(np.asarray(compute, dtype=np.float64).reshape(-1, 1), (rows, 1))
 
     def tokens(points: FloatArray) -> FloatArray:
         return np.minimum(budgets / forward.training_per_token(np.exp(points)), HIGHEST)
@@ -250,5 +294,6 @@ def compute_optimal(law: SupervisedLaw, forward: ForwardCost, compute: FloatArra
         loss = law.log_predict(np.exp(size), np.maximum(afforded, LOWEST))
         return np.where(afforded >= LOWEST, loss, np.inf)
 
-    best, _ = minimise(log_loss, np.full_like(budgets, _LOG_LOW), np.full_like(budgets, _LOG_HIGH))
+    start = () if near is None else (np.full((rows, 1), np.log(near)), _NEAR_STEP)
+    best, _ = minimise(log_loss, np.full((rows, 1), _LOG_LOW), np.full((rows, 1), _LOG_HIGH), *start)
     return np.exp(best[:, 0]), tokens(best)[:, 0]
