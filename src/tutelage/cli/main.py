@@ -21,6 +21,8 @@ _NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)\S*", re.IGNORECASE)
 VERBS: dict[str, str] = {
     "predict": "the loss that a law predicts for a student",
     "plan": "divide a budget between teacher and student; distil or train?",
+    "fit": "fit a law to training runs, with intervals",
+    "simulate": "write synthetic runs of a law",
     "distill": "train a student as a recipe says",
     "evaluate": "score models on a manifest, with intervals",
     "demo": "distil a real speech model and prove it",

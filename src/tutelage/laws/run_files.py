@@ -1,7 +1,8 @@
 """Files of training runs as they stand: CSV, Parquet, JSON lines and the ledger, each as rows of named cells.
 
 Covers: telling the kinds apart, by suffix and content, and parsing them; a row keeps the number that it has in its
-file. Does not cover: what the columns mean and whether their values can be fitted (`tutelage.laws.reading`).
+file; writing a table of runs. Does not cover: what the columns mean and whether their values can be fitted
+(`tutelage.laws.reading`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import InputError, MissingExtraError
+from tutelage.laws.table import RunTable
+from tutelage.records.files import write_atomically
 from tutelage.records.ledger import Ledger
 
 _SUFFIXES = {
@@ -152,13 +155,12 @@ def _read_json_lines(path: Path, content: bytes) -> Rows:
 
 
 def _read_parquet(path: Path, content: bytes) -> Rows:
+    parquet = _parquet()
+    import pyarrow
+
     try:
-        from pyarrow import ArrowException, BufferReader, parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "fit") from error
-    try:
-        read = parquet.read_table(BufferReader(content))
-    except (ArrowException, OSError) as error:
+        read = parquet.read_table(pyarrow.BufferReader(content))
+    except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
     cells = tuple(read.to_pylist())
     numbers = tuple(str(number) for number in range(1, len(cells) + 1))
@@ -178,6 +180,68 @@ _READERS: dict[str, Callable[[Path, bytes], Rows]] = {
     "Parquet": _read_parquet,
     "a ledger": _read_ledger,
 }
+
+
+def check_writable_kind(path: Path) -> None:
+    """Find out before the work that `write_runs` could not write a file of this suffix.
+
+    Raises:
+        InputError: Its suffix says no kind that can be written.
+        MissingExtraError: It is Parquet and pyarrow is not installed.
+    """
+    kind = _SUFFIXES.get(path.suffix.lower())
+    if kind not in _WRITERS:
+        raise InputError(f"{path}: its suffix must say what to write: .csv, .jsonl or .parquet")
+    if kind == "Parquet":
+        _parquet()
+
+
+def write_runs(table: RunTable, path: Path) -> None:
+    """Write runs as CSV, JSON lines or Parquet, as the suffix says, in one step; `open_runs` reads them again.
+
+    Raises:
+        InputError: The suffix says no such kind, or the place cannot be written.
+        MissingExtraError: It is Parquet and pyarrow is not installed.
+    """
+    check_writable_kind(path)
+    write_atomically(path, _WRITERS[_SUFFIXES[path.suffix.lower()]](table))
+
+
+def _csv_bytes(table: RunTable) -> bytes:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(zip(*table.columns.values(), strict=True))
+    return stream.getvalue().encode()
+
+
+def _json_lines_bytes(table: RunTable) -> bytes:
+    rows = zip(*table.columns.values(), strict=True)
+    return "".join(json.dumps(dict(zip(table.columns, row, strict=True))) + "\n" for row in rows).encode()
+
+
+def _parquet_bytes(table: RunTable) -> bytes:
+    import pyarrow
+
+    sink = pyarrow.BufferOutputStream()
+    _parquet().write_table(pyarrow.table({letter: list(values) for letter, values in table.columns.items()}), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+_WRITERS: dict[str, Callable[[RunTable], bytes]] = {
+    "CSV": _csv_bytes,
+    "JSON lines": _json_lines_bytes,
+    "Parquet": _parquet_bytes,
+}
+
+
+def _parquet() -> Any:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "fit") from error
+    return parquet
+
 
 _MOST_LISTED = 10
 
