@@ -18,7 +18,7 @@ class Question:
     """A student and exactly one of a compute budget, a token budget and a target loss.
 
     Args:
-        student_params: N_S, parameters as the law counts them.
+        student_params: N_S, parameters as the law counts them; None where it is to be found for a target loss.
         compute: FLOPs that one student may cost, its share of the teacher included.
         tokens: Tokens that the student is trained on.
         target_loss: Loss that the student should reach, nats per token.
@@ -30,7 +30,7 @@ class Question:
         InputError: With every fault.
     """
 
-    student_params: Params
+    student_params: Params | None
     compute: Flops | None = None
     tokens: Tokens | None = None
     target_loss: Nats | None = None
@@ -49,12 +49,25 @@ class Question:
                 f"teacher {teacher.name}: loss": teacher.loss,
             }
         faults += not_positive(numbers)
+        if self.student_params is None and self.target_loss is None:
+            faults.append("no student_params: the student's size is looked for only where a target loss is given")
         names = [teacher.name for teacher in self.teachers]
         faults += [f"two teachers are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
         if self.students < 1:
             faults.append(f"students is {self.students}; it must be at least 1")
         if faults:
             raise InputError(faults)
+
+    @property
+    def size(self) -> Params:
+        """N_S, where it is given; a plan without it looks for it first.
+
+        Raises:
+            ValueError: It is not given.
+        """
+        if self.student_params is None:
+            raise ValueError("the student's size is not given")
+        return self.student_params
 
     @property
     def budget(self) -> str:
