@@ -109,7 +109,7 @@ def print_result(path: Path, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(document, indent=2, ensure_ascii=False))
         return 0
-    from tutelage.cli.report import result_lines
+    from tutelage.cli.run_tables import result_lines
 
     print("\n".join([*result_lines(document), str(path)]))
     return 0
