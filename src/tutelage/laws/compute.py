@@ -44,11 +44,16 @@ class ForwardCost:
 
     def per_token(self, params: Numbers) -> FloatArray:
         """Forward FLOPs per token of a model of `params` non-embedding parameters."""
+        linear, attention, head = self.split(params)
+        flops: FloatArray = linear + attention + head
+        return flops
+
+    def split(self, params: Numbers) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The three terms of F(N): products with the blocks' weights, of positions with positions, with the head."""
         attention = (self.aspect * self.omega**2) ** (-1.0 / 3.0) * self.context
         embedding = (self.aspect / self.omega) ** (1.0 / 3.0) * self.vocabulary
         N = np.asarray(params, dtype=np.float64)
-        flops: FloatArray = 2.0 * N + 2.0 * attention * N ** (2.0 / 3.0) + 2.0 * embedding * N ** (1.0 / 3.0)
-        return flops
+        return 2.0 * N, 2.0 * attention * N ** (2.0 / 3.0), 2.0 * embedding * N ** (1.0 / 3.0)
 
     def training_per_token(self, params: Numbers) -> FloatArray:
         """FLOPs per token of training every weight: forward and backward, 3 F(N)."""

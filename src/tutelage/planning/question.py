@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from tutelage.errors import InputError
 from tutelage.laws.validity import not_positive
+from tutelage.planning.hardware import Hardware
+from tutelage.planning.lora import LoraStudent
 from tutelage.planning.scenarios import HIGHEST, LOWEST, Teacher
+from tutelage.planning.storage import TeacherCache
 from tutelage.units import Flops, Nats, Params, Tokens, format_quantity
 
 
@@ -25,6 +28,13 @@ class Question:
         teachers: Teachers that exist, of different names.
         students: How many students of this kind share a teacher and its logits.
         modality: What the student reads; a law of another modality is not applied.
+        hardware: The device that hours, money and energy are counted for.
+        serving: The device that serves the student; None for `hardware`.
+        served_tokens: Tokens that the finished student will process.
+        unique_tokens: U, distinct tokens that there are to train on; None for as many as are asked for.
+        lora: Adapters that are trained instead of every weight.
+        cache: How the teacher's signal is kept, where it is computed once and read again.
+        asked: The budget as the user gave it, where it was not FLOPs, tokens or a loss; a phrase.
 
     Raises:
         InputError: With every fault.
@@ -37,12 +47,24 @@ class Question:
     teachers: tuple[Teacher, ...] = ()
     students: int = 1
     modality: str = "text"
+    hardware: Hardware | None = None
+    serving: Hardware | None = None
+    served_tokens: Tokens | None = None
+    unique_tokens: Tokens | None = None
+    lora: LoraStudent | None = None
+    cache: TeacherCache | None = None
+    asked: str = ""
 
     def __post_init__(self) -> None:
         budgets = {"compute": self.compute, "tokens": self.tokens, "target_loss": self.target_loss}
         given = [name for name, value in budgets.items() if value is not None]
         faults = [] if len(given) == 1 else [_one_budget(given)]
-        numbers = {"student_params": self.student_params, **{name: budgets[name] for name in given}}
+        numbers = {
+            "student_params": self.student_params,
+            **{name: budgets[name] for name in given},
+            "served_tokens": self.served_tokens,
+            "unique_tokens": self.unique_tokens,
+        }
         for teacher in self.teachers:
             numbers |= {
                 f"teacher {teacher.name}: params": teacher.params,
@@ -51,6 +73,11 @@ class Question:
         faults += not_positive(numbers)
         if self.student_params is None and self.target_loss is None:
             faults.append("no student_params: the student's size is looked for only where a target loss is given")
+        if self.student_params is None:
+            needy = {"unique_tokens": self.unique_tokens, "lora": self.lora, "cache": self.cache}
+            faults += [f"{name} needs student_params" for name, value in needy.items() if value is not None]
+        if self.serving is not None and self.served_tokens is None:
+            faults.append("serving hardware is given without served_tokens")
         names = [teacher.name for teacher in self.teachers]
         faults += [f"two teachers are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
         if self.students < 1:
