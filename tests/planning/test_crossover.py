@@ -11,9 +11,12 @@ import pytest
 from tutelage.laws.family import Equation
 from tutelage.laws.law import Law, with_coefficients
 from tutelage.laws.rounding import rounding_band
-from tutelage.planning.crossover import find_crossover
+from tutelage.planning.crossover import Crossover
+from tutelage.planning.crossover import find_crossover as find_in_curve
+from tutelage.planning.curves import trace
 from tutelage.planning.optimum import Allocations, allocate, allocate_given
 from tutelage.planning.scenarios import BEST, BOTH, INFERENCE, PRETRAINING, Scenario, Teacher
+from tutelage.planning.spread import Spread
 
 # Nats: what a line between two budgets misses of the curve.
 TOUCH = 1e-4
@@ -23,6 +26,11 @@ SEVEN = Teacher("7B", 7.7e9, 2.02)
 
 def spend(law: Law, scenario: Scenario, params: float) -> Callable[[np.ndarray], Allocations]:
     return lambda compute: allocate(law.require_distillation(), law.forward, scenario, params, compute)
+
+
+def find_crossover(law: Law, params: float, spending: Callable[[np.ndarray], Allocations]) -> Crossover:
+    spread = Spread.of(law)
+    return find_in_curve(trace(spread, params, spending), spread)
 
 
 def gain(law: Law, params: float, allocations: Allocations, compute: float) -> float:

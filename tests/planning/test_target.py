@@ -10,7 +10,7 @@ from tutelage.planning.optimum import allocate, compute_optimal
 from tutelage.planning.scenarios import BOTH, HIGHEST
 from tutelage.planning.target import cheapest_training, compute_for
 
-# The search ends at 3e-7 of a natural logarithm and interpolates the rest.
+# The search ends at 1e-4 of a natural logarithm and interpolates the rest.
 SEARCH = 1e-8
 # A loss near its flat minimum, through two searches.
 AGREEMENT = 1e-6
@@ -44,11 +44,9 @@ def test_a_target_that_the_smallest_budget_reaches() -> None:
 
 
 def test_the_cheapest_training_is_compute_optimal(law: Law) -> None:
-    found = cheapest_training(law.supervised, law.forward, 2.15)
-    assert found is not None
-    params, tokens = found
+    params, tokens = (float(part[0]) for part in cheapest_training(law.supervised, law.forward, 2.15))
     assert law.supervised.predict(params, tokens) == pytest.approx(2.15, rel=SEARCH)
     compute = law.forward.training_per_token(params) * tokens
     size, data = compute_optimal(law.supervised, law.forward, np.array([compute]))
     assert law.supervised.predict(size[0], data[0]) == pytest.approx(2.15, rel=AGREEMENT)
-    assert cheapest_training(law.supervised, law.forward, law.supervised.E) is None
+    assert np.isnan(cheapest_training(law.supervised, law.forward, law.supervised.E)).all()

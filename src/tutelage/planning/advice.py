@@ -1,7 +1,7 @@
-"""What to make of a plan: the verdict, the cautions, the caveats.
+"""What to mind of a plan: the cautions, the caveats, whether there is an answer at all.
 
-Covers: distil or train for the question at hand, choices on a bound, numbers outside the fitted range, what the law
-cannot know. Does not cover: how a plan is printed (`words`).
+Covers: choices on a bound, numbers outside the fitted range, targets that some draws do not reach, a law whose fit is
+weak, what the law cannot know. Does not cover: distil or train (`verdict`), how a plan is printed (`words`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import numpy as np
 
 from tutelage.laws.law import Law
 from tutelage.laws.validity import cautions_among
-from tutelage.planning.crossover import Crossover
 from tutelage.planning.parts import ScenarioPlan, SupervisedPlan, Verdict
 from tutelage.planning.question import Question
 from tutelage.planning.scenarios import HIGHEST, LOWEST
 from tutelage.records.document import Caution, Status
-from tutelage.records.estimate import Estimate
 from tutelage.units import format_quantity
 
 NO_DRAWS = "the law has no joint draws of its coefficients, so the choice has no probability"
+LAW_STATUS = "law-status"
+AT_RISK = "target-at-risk"
 AT_BOUND = "at-bound"
 _ON_A_BOUND = 1e-3
 """Relative: a choice this close to the edge of the range would go on if the range were wider."""
@@ -43,6 +43,30 @@ def caveats(law: Law) -> tuple[str, ...]:
         "them is larger."
     )
     return (ceiling, scale, bands) if law.rounding else (ceiling, scale)
+
+
+def law_cautions(law: Law) -> tuple[Caution, ...]:
+    """The status of the law's fit, where that is not as it should be."""
+    if law.status.kind in ("done", "converged"):
+        return ()
+    text = " ".join(part for part in (f"{law.name} is {law.status.kind}: {law.status.text}", law.status.remedy) if part)
+    return (Caution(LAW_STATUS, "law", law.status.kind, None, text),)
+
+
+def risk_cautions(
+    target: float | None, scenarios: Mapping[str, ScenarioPlan | None], supervised: SupervisedPlan | None
+) -> tuple[Caution, ...]:
+    """One caution for each way that does not reach the target under some of the draws, whatever it spends."""
+    found = []
+    for name, way in {**scenarios, "supervised": supervised}.items():
+        if way is None or way.reachable is None or way.reachable == 1.0:
+            continue
+        text = (
+            f"{name}: in {1.0 - way.reachable:.0%} of the law's draws no budget reaches the loss {target:.4g}; the "
+            "intervals are of the other draws"
+        )
+        found.append(Caution(AT_RISK, f"{name}.target_loss", target, None, text))
+    return tuple(found)
 
 
 def bound_cautions(scenarios: Mapping[str, ScenarioPlan | None]) -> tuple[Caution, ...]:
@@ -85,7 +109,7 @@ def range_cautions(
             "loss_ratio",
         )
     }
-    inputs["student_params"][""] = question.student_params
+    inputs["student_params"][""] = question.size
     if supervised is not None:
         inputs["student_tokens"]["ordinary training"] = supervised.tokens.value
         free = supervised.compute_optimal
@@ -98,7 +122,7 @@ def range_cautions(
         tokens = scenario.student_tokens.value
         inputs["student_tokens"][name] = tokens
         inputs["teacher_loss"][name] = scenario.teacher_loss.value
-        own = float(law.supervised.predict(question.student_params, tokens))
+        own = float(law.supervised.predict(question.size, tokens))
         inputs["loss_ratio"][name] = scenario.teacher_loss.value / own
         if scenario.teacher is None:
             for what, estimate in (
@@ -108,115 +132,6 @@ def range_cautions(
                 if estimate is not None and not _on_bound(estimate.value):
                     inputs[what][name] = estimate.value
     return cautions_among(law, inputs)
-
-
-def judge(
-    question: Question,
-    law: Law,
-    scenarios: Mapping[str, ScenarioPlan | None],
-    supervised: SupervisedPlan | None,
-    crossover: Mapping[str, Crossover],
-) -> Verdict:
-    """Distil or train, for the way that the user really has: the best existing teacher, else training one.
-
-    Source: the comparison at equal cost (at equal tokens where tokens are the budget) of `busbridge2025`.
-    """
-    way = "existing" if question.teachers else "shared" if question.students > 1 else "both"
-    scenario = scenarios.get(way)
-    if scenario is None:
-        choice = "train" if supervised is not None else None
-        text = f"Distilling {_from(way, question, None)} has no answer here; see the warnings."
-        return Verdict(choice, None, text, NO_DRAWS, way)
-    if supervised is None:
-        text = f"Distil: ordinary training of {_size(question)} cannot do it; see the warnings."
-        return Verdict("distil", None, text, NO_DRAWS, way)
-    choice = _choose(scenario.gain)
-    head = {"distil": "Distil", "train": "Train", "either": "Too close to call"}[choice]
-    text = f"{head}: {_comparison(question, way, scenario, supervised)} {_gain(question, scenario.gain)}"
-    if way in crossover:
-        text += f" Along compute, {crossover[way].text}."
-    free = supervised.compute_optimal
-    if free is not None and question.budget == "compute" and free.loss.value < supervised.loss.value:
-        text += (
-            f" If the size is free, ordinary training of {format_quantity(free.params.value)} parameters on "
-            f"{format_quantity(free.tokens.value)} tokens reaches {free.loss.value:.3f} nats for the same compute."
-        )
-    outside = _outside(law, question, scenario)
-    if outside:
-        text += f" This is an extrapolation (outside the fitted range: {outside})."
-    return Verdict(choice, None, text, NO_DRAWS, way)
-
-
-def _choose(gain: Estimate) -> str:
-    low = gain.value if gain.low is None else gain.low
-    high = gain.value if gain.high is None else gain.high
-    if low > 0:
-        return "distil"
-    return "train" if high < 0 else "either"
-
-
-def _size(question: Question) -> str:
-    return f"a student of {format_quantity(question.student_params)} parameters"
-
-
-def _from(way: str, question: Question, scenario: ScenarioPlan | None) -> str:
-    if way == "existing":
-        return f"from {scenario.teacher}" if scenario else f"from {question.teachers[0].name}"
-    if way == "shared":
-        return f"from a teacher trained for {question.students} students"
-    return "from a teacher trained for it"
-
-
-def _comparison(question: Question, way: str, scenario: ScenarioPlan, supervised: SupervisedPlan) -> str:
-    source = _from(way, question, scenario)
-    if question.budget == "target_loss":
-        return (
-            f"{_size(question)} reaches {question.target_loss:.4g} nats with {format_quantity(scenario.compute.value)} "
-            f"FLOPs distilled {source}, and with {format_quantity(supervised.compute.value)} by ordinary training."
-        )
-    budget = (
-        f"{format_quantity(supervised.tokens.value)} tokens"
-        if question.budget == "tokens"
-        else f"{format_quantity(scenario.compute.value)} FLOPs"
-    )
-    text = (
-        f"on {budget}, {_size(question)} is predicted to reach {scenario.student_loss.value:.3f} nats distilled "
-        f"{source}, and {supervised.loss.value:.3f} by ordinary training."
-    )
-    if question.budget == "tokens":
-        ratio = scenario.compute.value / supervised.compute.value
-        text += f" Distilling costs {ratio:.3g} times the compute."
-    return text
-
-
-def _gain(question: Question, gain: Estimate) -> str:
-    same = "tokens" if question.budget == "tokens" else "compute"
-    side = "lower" if gain.value >= 0 else "higher"
-    text = f"At the same {same}, distilling ends {abs(gain.value):.3f} nats {side}"
-    if gain.low is not None and gain.high is not None:
-        text += f" ({gain.method} of the gain {gain.low:+.3f} to {gain.high:+.3f})"
-    return f"{text}."
-
-
-def _outside(law: Law, question: Question, scenario: ScenarioPlan) -> str:
-    own = float(law.supervised.predict(question.student_params, scenario.student_tokens.value))
-    inputs: dict[str, dict[str, float | None]] = {
-        "student_params": {"": question.student_params},
-        "student_tokens": {"": scenario.student_tokens.value},
-        "teacher_loss": {"": scenario.teacher_loss.value},
-        "loss_ratio": {"": scenario.teacher_loss.value / own},
-    }
-    return ", ".join(caution.input.replace("_", " ") for caution in cautions_among(law, inputs))
-
-
-def chosen_flops(
-    verdict: Verdict, scenarios: Mapping[str, ScenarioPlan | None], supervised: SupervisedPlan | None
-) -> Estimate | None:
-    """FLOPs of what the verdict chooses, for one student; ordinary training where neither is better."""
-    scenario = scenarios.get(verdict.way) if verdict.way else None
-    if verdict.choice == "distil":
-        return scenario.compute if scenario else None
-    return supervised.compute if supervised and verdict.choice else None
 
 
 def status_of(question: Question, verdict: Verdict, warnings: tuple[Caution, ...]) -> Status:
@@ -229,7 +144,7 @@ def status_of(question: Question, verdict: Verdict, warnings: tuple[Caution, ...
         if warning.range and warning.code in ("infeasible-target", "unaffordable")
     ]
     least = min(ends, default=np.nan)
-    size = format_quantity(question.student_params)
+    size = format_quantity(question.size)
     if question.budget == "target_loss":
         wanted = f"{question.target_loss:.4g}"
         text = f"no way brings a student of {size} parameters to a loss of {wanted}; its floor is {least:.4f}."

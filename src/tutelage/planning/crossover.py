@@ -1,33 +1,25 @@
 """The compute at which distilling stops (or begins) to beat ordinary training of the same size.
 
-Covers: one scenario's gain over ordinary training along compute, the span in which it is positive, and the band of the
-span's ends from rounding. Does not cover: compute-optimal training, which changes the size.
+Covers: the span of compute in which one way's gain over ordinary training is positive, and the interval of the span's
+ends. Does not cover: the gain itself (`curves`); compute-optimal training, which changes the size.
 
 The two curves cross at a small angle, so the rounding of printed coefficients alone moves the crossing by a factor of 5
-to 20: it is never given as a bare point. The band keeps the allocations of the printed law: at an optimum a small
-change of the law moves the loss of the best allocation and the loss at the old one alike, to first order.
+to 20: it is never given as a bare point. An end's interval reaches from where the lower end of the gain's interval is
+0 to where its upper end is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from tutelage.laws.family import Equation
-from tutelage.laws.law import Law
 from tutelage.laws.numbers import FloatArray
-from tutelage.laws.rounding import BAND, rounding_band
-from tutelage.planning.optimum import Allocations
-from tutelage.planning.scenarios import HIGHEST
+from tutelage.laws.rounding import POINT
+from tutelage.planning.curves import Curve
+from tutelage.planning.spread import Spread, interval_in_words
 from tutelage.records.estimate import Estimate
 from tutelage.units import format_quantity
-
-_BUDGETS = 61
-"""About seven a decade of compute; between two of them the gain is close to linear in the logarithm."""
-_FEWEST_TOKENS_PER_PARAM = 1.0
-"""Ordinary training below one token a parameter is not a choice that anybody compares with."""
 
 
 @dataclass(frozen=True)
@@ -70,43 +62,34 @@ class Crossover:
         }
 
 
-def find_crossover(law: Law, student_params: float, spend: Callable[[FloatArray], Allocations]) -> Crossover:
+def find_crossover(curve: Curve, spread: Spread) -> Crossover:
     """Where along compute a way of distilling beats ordinary training of the same size.
 
     Args:
-        law: A law with a distillation law.
-        student_params: N_S.
-        spend: Takes budgets in FLOPs, shape (n,), and returns the best allocations.
+        curve: The way's curve.
+        spread: The law that it was traced with.
 
     Returns:
         The span from the first to the last budget at which distilling is better.
     """
-    own = float(law.forward.training_per_token(student_params))
-    compute = own * np.geomspace(_FEWEST_TOKENS_PER_PARAM * student_params, HIGHEST, _BUDGETS)
-    allocations = spend(compute)
-    affordable = np.isfinite(allocations.student_loss)
-
-    def gain(equation: Equation) -> FloatArray:
-        ordinary = equation.supervised.predict(student_params, compute / own)
-        return np.where(affordable, ordinary - allocations.student_loss_under(equation), -np.inf)
-
-    gains = gain(law.equation)
-    lowest, highest = rounding_band(law, gain)
+    compute, last = curve.compute, len(curve.compute) - 1
+    gains, lowest, highest = (
+        np.where(curve.affordable, part, -np.inf) for part in (curve.gain.value, curve.gain.low, curve.gain.high)
+    )
     looked_at = (float(compute[0]), float(compute[-1]))
     better = np.flatnonzero(gains > 0)
     if not len(better):
         return Crossover(None, None, False, looked_at)
     logs = np.log(compute)
-    ends = _falling(logs, gains, lowest, highest, int(better[-1])) if better[-1] < _BUDGETS - 1 else None
+    ends = _falling(logs, gains, lowest, highest, int(better[-1])) if better[-1] < last else None
     # The beginning is the end of the mirrored curve.
     mirror = slice(None, None, -1)
     begins = (
-        _falling(logs[mirror], gains[mirror], lowest[mirror], highest[mirror], _BUDGETS - 1 - int(better[0]))
+        _falling(logs[mirror], gains[mirror], lowest[mirror], highest[mirror], last - int(better[0]))
         if better[0] > 0 and np.isfinite(gains[better[0] - 1])
         else None
     )
-    banded = bool(law.rounding)
-    return Crossover(_estimate(begins, banded), _estimate(ends, banded), True, looked_at)
+    return Crossover(_estimate(begins, spread), _estimate(ends, spread), True, looked_at)
 
 
 def _falling(
@@ -130,15 +113,17 @@ def _zero(logs: FloatArray, curve: FloatArray, index: int) -> float:
     return float(logs[index] + (logs[index + 1] - logs[index]) * above / (above - below))
 
 
-def _estimate(logs: tuple[float, float, float] | None, banded: bool) -> Estimate | None:
+def _estimate(logs: tuple[float, float, float] | None, spread: Spread) -> Estimate | None:
     if logs is None:
         return None
     value, *ends = (float(np.exp(log)) for log in logs)
-    return Estimate(value, min(ends), max(ends), None, BAND) if banded else Estimate(value)
+    if spread.method == POINT:
+        return Estimate(value)
+    return Estimate(value, min(ends), max(ends), spread.level, spread.method)
 
 
 def _written(compute: Estimate) -> str:
     if compute.low is None or compute.high is None:
         return f"{format_quantity(compute.value)} FLOPs"
     band = f"{format_quantity(compute.low, 2)} to {format_quantity(compute.high, 2)}"
-    return f"{format_quantity(compute.value, 2)} FLOPs ({compute.method} {band})"
+    return f"{format_quantity(compute.value, 2)} FLOPs ({interval_in_words(compute)} {band})"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.laws.compute import Costs, ForwardCost, distillation_cost
-from tutelage.laws.families.distillation import DistillationLaw
+from tutelage.laws.families.distillation import DistillationLaw, as_distillation
 from tutelage.laws.families.supervised import SupervisedLaw
 from tutelage.laws.family import Equation
 from tutelage.laws.minimum import minimise
@@ -63,8 +63,6 @@ class Allocations:
         Raises:
             TypeError: The equation is not a distillation law.
         """
-        if not isinstance(equation, DistillationLaw):
-            raise TypeError("a student's loss needs a distillation law")
         trained = np.isfinite(self.teacher_tokens)
         teacher_loss = np.where(
             trained,
@@ -73,7 +71,7 @@ class Allocations:
             ),
             self.teacher_loss,
         )
-        return equation.predict(self.student_params, self.student_tokens, teacher_loss)
+        return as_distillation(equation).predict(self.student_params, self.student_tokens, teacher_loss)
 
 
 def allocate(
@@ -101,15 +99,10 @@ def allocate(
     own_params = np.asarray(student_params, dtype=np.float64).reshape(-1, 1)
     rows = max(np.size(compute), np.size(law.c0), len(own_params))
     compute = np.broadcast_to(np.asarray(compute, dtype=np.float64).reshape(-1, 1), (rows, 1))
-    variables = 1 if scenario.d_pretrain == 0.0 else 2
-    low = np.tile([_LOG_LOW, -_LARGEST_LOGIT][:variables], (rows, 1))
-    high = np.tile([_LOG_HIGH, _LARGEST_LOGIT][:variables], (rows, 1))
-    if scenario.free_teacher:
-        low[:] = law.supervised.log_predict(HIGHEST, HIGHEST)
-        high[:] = law.supervised.log_predict(LOWEST, LOWEST)
+    low, high = search_box(law.supervised, scenario, rows)
 
     def at(points: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        return _divide(law.supervised, forward, scenario, own_params, compute, points)
+        return divide(law.supervised, forward, scenario, own_params, compute, points)
 
     def log_student_loss(points: FloatArray) -> FloatArray:
         student_tokens, _, _, teacher_loss = at(points)
@@ -131,6 +124,17 @@ def allocate(
     )
 
 
+def search_box(law: SupervisedLaw, scenario: Scenario, rows: int) -> tuple[FloatArray, FloatArray]:
+    """Bounds of the search variables (see `divide`), each of shape (rows, variables)."""
+    variables = 1 if scenario.d_pretrain == 0.0 else 2
+    low = np.tile([_LOG_LOW, -_LARGEST_LOGIT][:variables], (rows, 1))
+    high = np.tile([_LOG_HIGH, _LARGEST_LOGIT][:variables], (rows, 1))
+    if scenario.free_teacher:
+        low[:] = law.log_predict(HIGHEST, HIGHEST)
+        high[:] = law.log_predict(LOWEST, LOWEST)
+    return low, high
+
+
 def _start(
     scenario: Scenario, near: Allocations | None, shape: tuple[int, ...]
 ) -> tuple[FloatArray, float] | tuple[()]:
@@ -147,7 +151,7 @@ def _start(
     return np.broadcast_to(np.stack(variables, axis=-1), shape), _NEAR_STEP
 
 
-def _divide(
+def divide(
     law: SupervisedLaw,
     forward: ForwardCost,
     scenario: Scenario,
@@ -155,7 +159,20 @@ def _divide(
     compute: FloatArray,
     points: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """D_S, N_T, D_T and L_T that the search variables stand for, each of shape (n, points)."""
+    """D_S, N_T, D_T and L_T that the search variables stand for, the whole budget spent.
+
+    Args:
+        law: The supervised law.
+        forward: The forward cost.
+        scenario: What the student pays for.
+        student_params: N_S, shape (n, 1) or (1, 1).
+        compute: Budgets in FLOPs, likewise.
+        points: Shape (n, points, variables): ln L_T where the teacher is free, else ln N_T, and where its training is
+            paid for the logit of the budget's share that goes there.
+
+    Returns:
+        Each of shape (n, points), NaN where the teacher is free.
+    """
     own = forward.training_per_token(student_params)
     first = np.exp(points[..., 0])
     unknown = np.full_like(first, np.nan)

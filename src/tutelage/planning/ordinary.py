@@ -8,48 +8,87 @@ from __future__ import annotations
 
 import numpy as np
 
-from tutelage.laws.law import Law
-from tutelage.laws.rounding import banded
+from tutelage.laws.family import Equation
+from tutelage.laws.numbers import FloatArray
+from tutelage.planning.near_optimal import near_optimal_training
 from tutelage.planning.optimum import compute_optimal
 from tutelage.planning.parts import ComputeOptimal, SupervisedPlan, known
 from tutelage.planning.question import Question
 from tutelage.planning.scenarios import HIGHEST, LOWEST
+from tutelage.planning.spread import Spread
 from tutelage.planning.target import cheapest_training
 from tutelage.records.document import Caution
 from tutelage.records.estimate import Estimate
 
 
-def train_ordinarily(question: Question, law: Law) -> tuple[SupervisedPlan | None, tuple[Caution, ...]]:
+def train_ordinarily(question: Question, spread: Spread) -> tuple[SupervisedPlan | None, tuple[Caution, ...]]:
     """Ordinary training of the student's size; None, with the caution that says why, where the budget does not do."""
-    own = float(law.forward.training_per_token(question.student_params))
-    free: tuple[float, float] | None
     if question.target_loss is not None:
-        tokens = float(law.supervised.tokens_for(question.student_params, question.target_loss))
-        if tokens > HIGHEST:
-            return None, (_infeasible(question, law, question.target_loss),)
-        tokens = max(tokens, LOWEST)
-        free = cheapest_training(law.supervised, law.forward, question.target_loss)
-    else:
-        tokens = min((question.compute or 0.0) / own, HIGHEST) if question.tokens is None else question.tokens
-        if tokens < LOWEST:
-            return None, (_unaffordable(question, own),)
-        params, free_tokens = compute_optimal(law.supervised, law.forward, np.array([own * tokens]))
-        free = float(params[0]), float(free_tokens[0])
+        return _reach(question, question.target_loss, spread)
+    law = spread.law
+    own = float(law.forward.training_per_token(question.size))
+    tokens = min((question.compute or 0.0) / own, HIGHEST) if question.tokens is None else question.tokens
+    if tokens < LOWEST:
+        return None, (_unaffordable(question, own),)
+    budget = np.array([own * tokens])
+
+    def optimal(equation: Equation, near: float | None = None) -> tuple[FloatArray, FloatArray]:
+        return compute_optimal(equation.supervised, law.forward, budget, near)
+
+    size, data = (float(part[0]) for part in optimal(law.equation))
+    drawn = (np.empty(0), np.empty(0)) if spread.ensemble is None else optimal(spread.ensemble, size)
     return SupervisedPlan(
-        loss=_loss(law, question.student_params, tokens),
+        loss=_loss(spread, question.size, tokens),
         tokens=known(tokens),
-        tokens_per_param=known(tokens / question.student_params),
+        tokens_per_param=known(tokens / question.size),
         compute=known(own * tokens),
-        compute_optimal=ComputeOptimal(known(free[0]), known(free[1]), _loss(law, *free)) if free else None,
+        compute_optimal=_optimal(spread, (size, data), drawn),
     ), ()
 
 
-def _loss(law: Law, params: float, tokens: float) -> Estimate:
-    return banded(law, lambda equation: equation.supervised.predict(np.asarray(params), tokens))
+def _reach(question: Question, target: float, spread: Spread) -> tuple[SupervisedPlan | None, tuple[Caution, ...]]:
+    """Ordinary training to a target loss."""
+    law, params = spread.law, question.size
+    own = float(law.forward.training_per_token(params))
+
+    def needed(equation: Equation) -> FloatArray:
+        tokens = np.maximum(equation.supervised.tokens_for(params, target), LOWEST)
+        return np.where(tokens <= HIGHEST, tokens, np.nan)
+
+    tokens = float(needed(law.equation))
+    if np.isnan(tokens):
+        return None, (_infeasible(question, spread, target),)
+    size, data = (float(part[0]) for part in cheapest_training(law.supervised, law.forward, target))
+    drawn, every = (np.empty(0), np.empty(0)), np.empty(0)
+    if spread.ensemble is not None:
+        every = needed(spread.ensemble)
+        drawn = cheapest_training(spread.ensemble.supervised, law.forward, target, size)
+    return SupervisedPlan(
+        loss=_loss(spread, params, tokens),
+        tokens=spread.around(tokens, every),
+        tokens_per_param=spread.around(tokens / params, every / params),
+        compute=spread.around(own * tokens, own * every),
+        compute_optimal=_optimal(spread, (size, data), drawn),
+        reachable=spread.share(lambda _: np.isfinite(every)),
+    ), ()
 
 
-def _infeasible(question: Question, law: Law, target: float) -> Caution:
-    floor = float(law.supervised.predict(question.student_params, HIGHEST))
+def _optimal(spread: Spread, choice: tuple[float, float], drawn: tuple[FloatArray, FloatArray]) -> ComputeOptimal:
+    params, tokens = choice
+    return ComputeOptimal(
+        spread.around(params, drawn[0]),
+        spread.around(tokens, drawn[1]),
+        _loss(spread, params, tokens),
+        near_optimal_training(spread.law, params, tokens),
+    )
+
+
+def _loss(spread: Spread, params: float, tokens: float) -> Estimate:
+    return spread.estimate(lambda equation: equation.supervised.predict(np.asarray(params), tokens))
+
+
+def _infeasible(question: Question, spread: Spread, target: float) -> Caution:
+    floor = float(spread.law.supervised.predict(question.size, HIGHEST))
     text = (
         f"ordinary training: the loss {target:.4g} cannot be reached; with unlimited tokens this size goes down to "
         f"{floor:.4f} and no further"

@@ -1,24 +1,29 @@
 """A plan: what a law says about distilling a student from a teacher, against ordinary training.
 
-Covers: one question under one law, all scenarios, existing teachers, the crossover, the verdict. Does not cover: served
-tokens, repeated data, hours, money and energy, probabilities from joint draws, nor near-optimal ranges of the choices.
+Covers: one question under one law and its draws, all scenarios, existing teachers, the curves and their crossover, the
+verdict, the student's size where a target leaves it open. Does not cover: how each is found (the modules beside this).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from tutelage.laws.law import Law
 from tutelage.laws.published import DEFAULT_LAW, PUBLISHED
 from tutelage.laws.validity import modality_caution
 from tutelage.planning import advice
 from tutelage.planning.crossover import Crossover, find_crossover
+from tutelage.planning.curves import Curves, gather
 from tutelage.planning.ordinary import train_ordinarily
 from tutelage.planning.parts import Cost, RankedTeacher, ScenarioPlan, SupervisedPlan, Verdict
 from tutelage.planning.question import Question
+from tutelage.planning.ranking import rank, teachers_in_words
 from tutelage.planning.scenarios import scenarios_for
-from tutelage.planning.ways import answer, given_way, rank, scenario_ways, unreachable
+from tutelage.planning.spread import Spread
+from tutelage.planning.teacher_curve import TeacherCurve, bend
+from tutelage.planning.verdict import chosen_flops, judge
+from tutelage.planning.ways import answer, given_way, scenario_ways, unreachable
 from tutelage.records.document import Caution, Document, Status
 
 
@@ -28,7 +33,7 @@ class Plan:
 
     Args:
         question: The question.
-        law: Name of the law.
+        law: The law.
         scenarios: The best allocation by scenario ("existing" is the best of the given teachers); None where the
             scenario cannot be paid for, cannot reach the target, or has no teacher.
         supervised: Ordinary training; None where it cannot be paid for or cannot reach the target.
@@ -37,12 +42,14 @@ class Plan:
         verdict: Distil or train?
         cost: What the verdict's way costs.
         caveats: What the law cannot know.
+        curves: Every way along compute.
+        teacher_curve: The student's loss against its teacher's.
         status: Whether there is an answer, with the remedy where there is none.
-        warnings: Inputs and choices outside the fitted range or on a bound; targets that cannot be reached.
+        warnings: Inputs and choices outside the fitted range or on a bound; targets that cannot be reached; a weak law.
     """
 
     question: Question
-    law: str
+    law: Law
     scenarios: Mapping[str, ScenarioPlan | None]
     supervised: SupervisedPlan | None
     crossover: Mapping[str, Crossover]
@@ -50,13 +57,21 @@ class Plan:
     verdict: Verdict
     cost: Cost
     caveats: tuple[str, ...]
+    curves: Curves | None = None
+    teacher_curve: TeacherCurve | None = None
     status: Status = field(default_factory=Status)
     warnings: tuple[Caution, ...] = ()
+
+    @property
+    def teachers_text(self) -> str:
+        """Which teacher, how close the second is, whether a stronger one would hurt; empty without teachers."""
+        return teachers_in_words(self.question, self.teachers)
 
     def document(self) -> Document:
         """The document of `tutelage plan`."""
         body = {
-            "law": self.law,
+            "law": self.law.name,
+            "law_status": asdict(self.law.status),
             "question": {
                 "student_params": self.question.student_params,
                 "compute": self.question.compute,
@@ -69,6 +84,9 @@ class Plan:
             "supervised": self.supervised,
             "crossover": self.crossover,
             "teachers": self.teachers,
+            "teachers_text": self.teachers_text,
+            "curves": self.curves,
+            "teacher_curve": self.teacher_curve,
             "cost": self.cost,
             "verdict": self.verdict,
             "caveats": self.caveats,
@@ -108,13 +126,16 @@ def plan(question: Question, law: Law = PUBLISHED[DEFAULT_LAW]) -> Plan:
             (foreign,),
         )
     question.require_within_bounds()
-    supervised, warnings = train_ordinarily(question, law)
+    spread = Spread.of(law)
+    supervised, warnings = train_ordinarily(question, spread)
+    warnings = advice.law_cautions(law) + warnings
     if law.distillation is None:
+        warnings += advice.risk_cautions(question.target_loss, {}, supervised)
         warnings += advice.range_cautions(law, question, {}, supervised)
         text = f"{law.name} is a supervised law and says nothing of distillation."
         status = Status("no-distillation-law", text, f"Use a distillation law such as {DEFAULT_LAW}.")
         return replace(_unanswered(question, law, status, warnings), supervised=supervised)
-    return _answered(question, law, supervised, warnings)
+    return _answered(question, spread, supervised, warnings)
 
 
 def _names(question: Question) -> tuple[str, ...]:
@@ -122,50 +143,67 @@ def _names(question: Question) -> tuple[str, ...]:
 
 
 def _unanswered(question: Question, law: Law, status: Status, warnings: tuple[Caution, ...]) -> Plan:
-    verdict = Verdict(None, None, f"No prediction: {status.text}", advice.NO_DRAWS)
-    nothing: dict[str, ScenarioPlan | None] = dict.fromkeys(_names(question))
     return Plan(
         question,
-        law.name,
-        nothing,
-        None,
-        {},
-        (),
-        verdict,
-        Cost(),
-        advice.caveats(law),
+        law,
+        scenarios=dict.fromkeys(_names(question)),
+        supervised=None,
+        crossover={},
+        teachers=(),
+        verdict=Verdict(None, None, f"No prediction: {status.text}", advice.NO_DRAWS),
+        cost=Cost(),
+        caveats=advice.caveats(law),
         status=status,
         warnings=warnings,
     )
 
 
-def _answered(question: Question, law: Law, supervised: SupervisedPlan | None, warnings: tuple[Caution, ...]) -> Plan:
-    scenarios: dict[str, ScenarioPlan | None] = dict.fromkeys(_names(question))
-    ways = scenario_ways(question, law)
-    teachers = rank(question, law)
-    for ranked in teachers:
-        if ranked.student_loss is None:
-            warnings += (unreachable(question, law, given_way(question, law, ranked.teacher), ranked.teacher.name),)
+def _answered(
+    question: Question, spread: Spread, supervised: SupervisedPlan | None, warnings: tuple[Caution, ...]
+) -> Plan:
+    answers = {name: answer(question, spread, way) for name, way in scenario_ways(question, spread.law).items()}
+    by_teacher = {
+        teacher.name: answer(question, spread, given_way(question, spread.law, teacher))
+        for teacher in question.teachers
+    }
+    for name, answered in {**by_teacher, **answers}.items():
+        if answered.plan is None:
+            warnings += (unreachable(question, answered.way, name),)
+    teachers = rank(question, spread, by_teacher)
     if teachers:
-        ways["existing"] = given_way(question, law, teachers[0].teacher)
-    for name, way in ways.items():
-        scenarios[name] = answer(question, law, way)
-        if scenarios[name] is None and name != "existing":
-            warnings += (unreachable(question, law, way, name),)
-    crossover = {name: find_crossover(law, question.student_params, way.spend) for name, way in ways.items()}
+        answers["existing"] = by_teacher[teachers[0].teacher.name]
+    scenarios: dict[str, ScenarioPlan | None] = dict.fromkeys(_names(question))
+    scenarios |= {name: answered.plan for name, answered in answers.items()}
+    crossover = {name: find_crossover(answered.curve, spread) for name, answered in answers.items()}
+    warnings += advice.risk_cautions(question.target_loss, scenarios, supervised)
     warnings += advice.bound_cautions(scenarios)
-    warnings += advice.range_cautions(law, question, scenarios, supervised)
-    verdict = advice.judge(question, law, scenarios, supervised, crossover)
+    warnings += advice.range_cautions(spread.law, question, scenarios, supervised)
+    verdict = judge(question, spread, scenarios, supervised, crossover)
     return Plan(
         question,
-        law.name,
+        spread.law,
         scenarios,
         supervised,
         crossover,
         teachers,
         verdict,
-        Cost(advice.chosen_flops(verdict, scenarios, supervised)),
-        advice.caveats(law),
+        Cost(chosen_flops(verdict, scenarios, supervised)),
+        advice.caveats(spread.law),
+        gather(spread, question.size, {name: answered.curve for name, answered in answers.items()}),
+        _teacher_curve(question, spread, scenarios, verdict, supervised),
         advice.status_of(question, verdict, warnings),
         warnings,
     )
+
+
+def _teacher_curve(
+    question: Question,
+    spread: Spread,
+    scenarios: Mapping[str, ScenarioPlan | None],
+    verdict: Verdict,
+    supervised: SupervisedPlan | None,
+) -> TeacherCurve | None:
+    """At the tokens of the way that the verdict is about, else of ordinary training."""
+    judged = scenarios.get(verdict.way) if verdict.way else None
+    part = judged.student_tokens if judged else supervised.tokens if supervised else None
+    return bend(spread, question.size, part.value, question.teachers) if part else None

@@ -1,7 +1,7 @@
 """How much compute a target loss takes.
 
-Covers: the smallest budget that reaches a loss, for any way of spending a budget; the floor where none does. Does not
-cover: how a budget is spent (`optimum`).
+Covers: the smallest budget that reaches a loss, for any way of spending a budget; the floor where none does; what that
+budget is under every draw of a law. Does not cover: how a budget is spent (`optimum`); the student's size (`sizes`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from tutelage.laws.numbers import FloatArray
 from tutelage.planning.scenarios import HIGHEST, LOWEST
 
 _SECTIONS = 17
-_ROUNDS = 7
-"""Seventeen budgets a round, seven rounds: thirty decades shrink to 3e-7 of a natural logarithm."""
+"""Budgets a round."""
+_CLOSE = 1e-4
+"""Natural logarithm: within this a line between two budgets misses the curve by less than 1e-9 nats."""
 _LARGEST_COMPUTE = 1e36
 """Enough to train and query a teacher of 1e17 parameters on 1e17 tokens: nothing within the bounds costs more."""
 
@@ -41,7 +42,8 @@ def compute_for(
     floor = float(spend(np.exp([high]))[0])
     if not floor <= target:
         return None, floor
-    for _ in range(_ROUNDS):
+    below = above = np.nan
+    while high - low > _CLOSE:
         budgets = np.linspace(low, high, _SECTIONS)
         losses = spend(np.exp(budgets))
         first = int(np.argmax(losses <= target))
@@ -56,8 +58,42 @@ def compute_for(
     return float(np.exp(high)), floor
 
 
-def cheapest_training(law: SupervisedLaw, forward: ForwardCost, target: float) -> tuple[float, float] | None:
-    """Size and tokens of ordinary training that reach `target` with the least compute; None where no size does."""
+def compute_under_draws(compute: FloatArray, losses: FloatArray, target: float) -> tuple[FloatArray, FloatArray]:
+    """The smallest budget that reaches `target` under each draw, along the allocations of the law itself.
+
+    Args:
+        compute: Budgets in FLOPs, shape (budgets,), ascending.
+        losses: The loss that each reaches under each draw, shape (draws, budgets).
+        target: The wanted loss, nats per token.
+
+    Returns:
+        FLOPs, NaN where no budget reaches the target, and -d loss / d ln C there; each of shape (draws,).
+    """
+    logs = np.log(compute)
+    reached = losses <= target
+    after = np.clip(np.argmax(reached, axis=1), 1, None)
+    every = np.arange(len(losses))
+    below, above = losses[every, after - 1], losses[every, after]
+    slope = (below - above) / (logs[after] - logs[after - 1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place = np.where(np.isfinite(slope) & (slope > 0), logs[after] - (target - above) / slope, logs[after])
+    return np.where(reached.any(axis=1), np.exp(place), np.nan), slope
+
+
+def cheapest_training(
+    law: SupervisedLaw, forward: ForwardCost, target: float, near: float | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Size and tokens of ordinary training that reach `target` with the least compute.
+
+    Args:
+        law: The supervised law, or an ensemble of them.
+        forward: The forward cost.
+        target: The wanted loss, nats per token.
+        near: The size for a law that differs little; the search starts there.
+
+    Returns:
+        Parameters and tokens, each of shape (1,) or (draws,); NaN where no size reaches the target.
+    """
 
     def log_cost(points: FloatArray) -> FloatArray:
         size = np.exp(points[..., 0])
@@ -66,8 +102,9 @@ def cheapest_training(law: SupervisedLaw, forward: ForwardCost, target: float) -
         cost = np.log(forward.training_per_token(size)) + np.log(np.where(possible, tokens, 1.0))
         return np.where(possible, cost, np.inf)
 
-    where, least = minimise(log_cost, np.log([[LOWEST]]), np.log([[HIGHEST]]))
-    if not np.isfinite(least[0]):
-        return None
-    size = float(np.exp(where[0, 0]))
-    return size, max(float(law.tokens_for(size, target)), LOWEST)
+    rows = (np.size(law.alpha), 1)
+    start = () if near is None else (np.full(rows, np.log(near)),)
+    where, least = minimise(log_cost, np.full(rows, np.log(LOWEST)), np.full(rows, np.log(HIGHEST)), *start)
+    size = np.where(np.isfinite(least), np.exp(where[:, 0]), np.nan)
+    tokens = law.tokens_for(size[:, None], target)[:, 0]
+    return size, np.maximum(tokens, LOWEST)

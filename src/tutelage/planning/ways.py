@@ -1,87 +1,160 @@
 """The ways to distil that a plan compares, and what each answers to a question.
 
 Covers: the scenarios and the existing teachers as ways to spend a budget, the best allocation of each as a value with
-bands, the ranking of teachers. Does not cover: the search (`optimum`), ordinary training (`ordinary`).
+intervals. Does not cover: the search (`optimum`), ordinary training (`ordinary`), the ranking of teachers (`ranking`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
+from tutelage.laws.compute import Costs
+from tutelage.laws.families.distillation import as_distillation
 from tutelage.laws.family import Equation
 from tutelage.laws.law import Law
-from tutelage.laws.numbers import FloatArray
-from tutelage.laws.rounding import banded
+from tutelage.laws.numbers import FloatArray, Numbers
+from tutelage.planning.curves import Curve, trace
+from tutelage.planning.near_optimal import near_optimal
 from tutelage.planning.optimum import Allocations, allocate, allocate_given, allocate_tokens, given_tokens
-from tutelage.planning.parts import RankedTeacher, ScenarioPlan, known, point
+from tutelage.planning.parts import ScenarioPlan, known, point
 from tutelage.planning.question import Question
-from tutelage.planning.scenarios import LOWEST, Teacher, scenarios_for
-from tutelage.planning.target import compute_for
+from tutelage.planning.scenarios import LOWEST, Scenario, Teacher, scenarios_for
+from tutelage.planning.spread import Spread
+from tutelage.planning.target import compute_for, compute_under_draws
 from tutelage.records.document import Caution
+from tutelage.records.estimate import Estimate
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to distil: how it spends compute, and what it does with given tokens."""
+    """One way to distil a student: how it spends compute, and what it does with given tokens.
+
+    Args:
+        text: The way in words.
+        law: The law that it is planned with.
+        scenario: What the student pays for; None where its teacher exists.
+        teacher: The teacher that exists, else None.
+        students: How many students share the teacher's logits.
+    """
 
     text: str
-    spend: Callable[[FloatArray], Allocations]
-    with_tokens: Callable[[float], Allocations]
+    law: Law
+    scenario: Scenario | None
     teacher: Teacher | None = None
+    students: int = 1
+
+    def spend(
+        self, size: Numbers, compute: FloatArray, equation: Equation | None = None, near: Allocations | None = None
+    ) -> Allocations:
+        """The best allocations of budgets in FLOPs, shape (n,), for students of `size`.
+
+        Under the law itself, or under another `equation` (an ensemble), near allocations that are optimal already.
+        """
+        law, forward = as_distillation(equation or self.law.equation), self.law.forward
+        if self.teacher is not None:
+            return allocate_given(law, forward, self.teacher, size, compute, self.students)
+        assert self.scenario is not None
+        return allocate(law, forward, self.scenario, size, compute, near)
+
+    def with_tokens(
+        self, size: float, tokens: float, equation: Equation | None = None, near: Allocations | None = None
+    ) -> Allocations:
+        """The best allocation where the student's tokens are given instead of a budget."""
+        law, forward = as_distillation(equation or self.law.equation), self.law.forward
+        if self.teacher is not None:
+            return given_tokens(law, forward, self.teacher, size, tokens, self.students)
+        assert self.scenario is not None
+        return allocate_tokens(law, forward, self.scenario, size, tokens, near)
+
+    def along_compute(self, spread: Spread, size: float) -> Curve:
+        """The way's curve."""
+        return trace(spread, size, lambda compute: self.spend(size, compute))
 
 
 def scenario_ways(question: Question, law: Law) -> dict[str, Way]:
     """The scenarios of a question by name, as ways to spend."""
-    equation, size = law.require_distillation(), question.student_params
-    return {
-        scenario.name: Way(
-            scenario.text,
-            partial(allocate, equation, law.forward, scenario, size),
-            partial(allocate_tokens, equation, law.forward, scenario, size),
-        )
-        for scenario in scenarios_for(question.students)
-    }
+    law.require_distillation()
+    return {scenario.name: Way(scenario.text, law, scenario) for scenario in scenarios_for(question.students)}
 
 
 def given_way(question: Question, law: Law, teacher: Teacher) -> Way:
     """Distilling from a teacher that exists."""
-    equation, size = law.require_distillation(), question.student_params
-    return Way(
-        f"{teacher.name} exists; pay for its logits" + (", shared" if question.students > 1 else ""),
-        partial(allocate_given, equation, law.forward, teacher, size, students=question.students),
-        partial(given_tokens, equation, law.forward, teacher, size, students=question.students),
-        teacher,
-    )
+    text = f"{teacher.name} exists; pay for its logits" + (", shared" if question.students > 1 else "")
+    return Way(text, law, None, teacher, question.students)
 
 
-def answer(question: Question, law: Law, way: Way) -> ScenarioPlan | None:
-    """The best allocation of one way; None where the budget does not pay for it or no budget reaches the target."""
+@dataclass(frozen=True)
+class Answered:
+    """What one way answers to a question.
+
+    Args:
+        way: The way to distil.
+        curve: Its curve along compute.
+        plan: Its best allocation; None where the budget does not pay for it or no budget reaches the target.
+    """
+
+    way: Way
+    curve: Curve
+    plan: ScenarioPlan | None
+
+
+def answer(question: Question, spread: Spread, way: Way) -> Answered:
+    """What `way` makes of the question, whose student's size is known."""
+    curve = way.along_compute(spread, question.size)
+    return Answered(way, curve, _best(question, spread, way, curve))
+
+
+def _best(question: Question, spread: Spread, way: Way, curve: Curve) -> ScenarioPlan | None:
+    size = question.size
     if question.tokens is not None:
-        return _scenario_plan(question, law, way, way.with_tokens(question.tokens))
-    compute = question.compute if question.compute is not None else _reach(question, law, way)[0]
+        allocations = way.with_tokens(size, question.tokens)
+        drawn = (
+            None if spread.ensemble is None else way.with_tokens(size, question.tokens, spread.ensemble, allocations)
+        )
+        return _scenario_plan(question, spread, way, allocations, drawn)
+    compute = question.compute if question.compute is not None else _reach(question, way)[0]
     if compute is None:
         return None
-    allocations = way.spend(np.array([compute]))
-    return _scenario_plan(question, law, way, allocations) if np.isfinite(allocations.student_loss[0]) else None
+    allocations = way.spend(size, np.array([compute]))
+    if not np.isfinite(allocations.student_loss[0]):
+        return None
+    if spread.ensemble is None:
+        return _scenario_plan(question, spread, way, allocations, None)
+    if question.target_loss is None:
+        drawn = way.spend(size, np.array([compute]), spread.ensemble, allocations)
+        return _scenario_plan(question, spread, way, allocations, drawn)
+    needed = _needed(question.target_loss, spread.ensemble, way, curve, allocations)
+    drawn = way.spend(size, needed, spread.ensemble, allocations)
+    return _scenario_plan(question, spread, way, allocations, drawn, needed)
 
 
-def _reach(question: Question, law: Law, way: Way) -> tuple[float | None, float]:
+def _reach(question: Question, way: Way) -> tuple[float | None, float]:
     target = question.target_loss or 0.0
-    least = 0.5 * LOWEST * float(law.forward.training_per_token(question.student_params))
-    return compute_for(lambda compute: way.spend(compute).student_loss, target, least)
+    least = 0.5 * LOWEST * float(way.law.forward.training_per_token(question.size))
+    return compute_for(lambda compute: way.spend(question.size, compute).student_loss, target, least)
 
 
-def unreachable(question: Question, law: Law, way: Way, name: str) -> Caution:
+def _needed(target: float, ensemble: Equation, way: Way, curve: Curve, allocations: Allocations) -> FloatArray:
+    """FLOPs that reach the target under each draw, NaN where none do: along the law's own allocations, then corrected
+    once by what each draw's own optimum reaches with them.
+    """
+    assert curve.drawn is not None
+    needed, slope = compute_under_draws(curve.compute, curve.drawn, target)
+    reached = way.spend(allocations.student_params, needed, ensemble, allocations).student_loss
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(slope > 0, needed * np.exp((reached - target) / slope), needed)
+
+
+def unreachable(question: Question, way: Way, name: str) -> Caution:
     """Why a way has no answer: what the budget is too small for, or the floor that the target lies below."""
     if question.compute is not None:
-        least = LOWEST * float(law.forward.training_per_token(question.student_params))
+        least = LOWEST * float(way.law.forward.training_per_token(question.size))
         text = f"{name}: {question.compute:.3g} FLOPs do not pay for {LOWEST:.0g} student tokens ({least:.2g} at least)"
         return Caution("unaffordable", f"{name}.compute", question.compute, (least, np.inf), text)
-    _, floor = _reach(question, law, way)
+    _, floor = _reach(question, way)
     text = (
         f"{name}: the loss {question.target_loss:.4g} cannot be reached; with unlimited compute this size goes down "
         f"to {floor:.4f} and no further"
@@ -89,59 +162,54 @@ def unreachable(question: Question, law: Law, way: Way, name: str) -> Caution:
     return Caution("infeasible-target", f"{name}.target_loss", question.target_loss, (floor, np.inf), text)
 
 
-def _scenario_plan(question: Question, law: Law, way: Way, allocations: Allocations) -> ScenarioPlan:
-    own = float(law.forward.training_per_token(question.student_params))
+def _scenario_plan(
+    question: Question,
+    spread: Spread,
+    way: Way,
+    allocations: Allocations,
+    drawn: Allocations | None,
+    needed: FloatArray | None = None,
+) -> ScenarioPlan:
+    """The plan of an allocation; `drawn` are the best ones under each draw, `needed` their compute for a target."""
+    own = float(spread.law.forward.training_per_token(question.size))
     total = float(allocations.costs.total[0])
     ordinary_tokens = question.tokens if question.tokens is not None else total / own
 
     def student_loss(equation: Equation) -> FloatArray:
-        return np.asarray(allocations.student_loss_under(equation)[0])
+        return allocations.student_loss_under(equation)
 
     def gain(equation: Equation) -> FloatArray:
-        ordinary = equation.supervised.predict(question.student_params, ordinary_tokens)
-        return np.asarray(ordinary - student_loss(equation))
+        return equation.supervised.predict(question.size, ordinary_tokens) - student_loss(equation)
 
-    costs = allocations.costs
-    parts = {"student": costs.student, "logits": costs.logits, "teacher": costs.teacher}
+    def around(value: FloatArray, of: Callable[[Allocations], FloatArray]) -> Estimate:
+        return known(value[0]) if drawn is None else spread.around(value[0], of(drawn))
+
+    def choice(of: Callable[[Allocations], FloatArray]) -> Estimate | None:
+        value = of(allocations)
+        return None if point(value[0]) is None else around(value, of)
+
+    def share(of: Callable[[Costs], FloatArray]) -> Estimate:
+        def ratio(found: Allocations) -> FloatArray:
+            return of(found.costs) / found.costs.total
+
+        return around(ratio(allocations), ratio)
+
     return ScenarioPlan(
         text=way.text,
-        student_loss=banded(law, student_loss),
-        student_tokens=known(allocations.student_tokens[0]),
-        teacher_params=point(allocations.teacher_params[0]),
-        teacher_tokens=point(allocations.teacher_tokens[0]),
-        teacher_loss=known(allocations.teacher_loss[0]),
-        compute=known(total),
-        shares={name: known(part[0] / total) for name, part in parts.items()},
-        gain=banded(law, gain),
+        student_loss=spread.estimate(student_loss),
+        student_tokens=around(allocations.student_tokens, lambda found: found.student_tokens),
+        teacher_params=choice(lambda found: found.teacher_params),
+        teacher_tokens=choice(lambda found: found.teacher_tokens),
+        teacher_loss=around(allocations.teacher_loss, lambda found: found.teacher_loss),
+        compute=around(allocations.costs.total, lambda found: found.costs.total),
+        shares={
+            "student": share(lambda costs: costs.student),
+            "logits": share(lambda costs: costs.logits),
+            "teacher": share(lambda costs: costs.teacher),
+        },
+        gain=spread.estimate(gain),
         teacher=way.teacher.name if way.teacher else None,
+        probability=spread.share(lambda equation: gain(equation) > 0),
+        reachable=None if needed is None else float(np.mean(np.isfinite(needed))),
+        near_optimal=near_optimal(spread.law, way.scenario, allocations, question.tokens is not None),
     )
-
-
-def rank(question: Question, law: Law) -> tuple[RankedTeacher, ...]:
-    """The given teachers, the one that serves the question best first."""
-    equation, ranked = law.require_distillation(), []
-    for teacher in question.teachers:
-        answered = answer(question, law, given_way(question, law, teacher))
-        if answered is None:
-            ranked.append(RankedTeacher(teacher))
-            continue
-        wanted, reached = equation.best_teacher_loss(question.student_params, answered.student_tokens.value)
-        ranked.append(
-            RankedTeacher(
-                teacher,
-                answered.student_loss,
-                answered.student_tokens,
-                answered.compute,
-                known(wanted),
-                known(answered.student_loss.value - reached),
-                "too strong" if teacher.loss < wanted else "too weak",
-            )
-        )
-
-    def order(entry: RankedTeacher) -> tuple[float, float]:
-        if entry.student_loss is None or entry.compute is None:
-            return np.inf, np.inf
-        pair = entry.student_loss.value, entry.compute.value
-        return pair if question.budget != "target_loss" else pair[::-1]
-
-    return tuple(sorted(ranked, key=order))

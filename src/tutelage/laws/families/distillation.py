@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -147,6 +147,17 @@ class DistillationLaw(ABC):
         return np.exp(best[:, 0]), np.exp(least)
 
 
+def as_distillation(equation: Equation) -> DistillationLaw:
+    """The equation as the distillation law that it is.
+
+    Raises:
+        TypeError: It is not one.
+    """
+    if not isinstance(equation, DistillationLaw):
+        raise TypeError("a student's loss needs a distillation law")
+    return equation
+
+
 @dataclass(frozen=True)
 class KneeLaw(DistillationLaw):
     """The eight-parameter form: gap(x) = exp(-(x / x0)^(1/f1)), the limit of Eq. 8 as c1 grows with its knee kept.
@@ -216,9 +227,7 @@ def _features(columns: Columns, supervised: SupervisedLaw | None) -> FloatArray:
 
 
 def _predict(equation: Equation, columns: Columns) -> FloatArray:
-    if not isinstance(equation, DistillationLaw):
-        raise TypeError("a student's loss needs a distillation law")
-    return equation.predict(columns["N_S"], columns["D_S"], columns["L_T"])
+    return as_distillation(equation).predict(columns["N_S"], columns["D_S"], columns["L_T"])
 
 
 def _build_knee(coefficients: Mapping[str, float]) -> KneeLaw:
