@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tutelage.cli.main import main
+from tutelage.laws.families.data_constrained import DataConstrainedLaw
 from tutelage.laws.files import write_law
 from tutelage.laws.published import PUBLISHED
+from tutelage.records.document import Status
 
 # Half a unit of the last digit of the reference values.
 SIX_DECIMALS = 5e-7
@@ -149,3 +154,65 @@ def test_predict_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == "[]"
     json.loads(done.stdout)
+
+
+@pytest.fixture
+def fitted(tmp_path: Path) -> Callable[..., str]:
+    """Writes a law file with a status and joint draws; returns its path."""
+
+    def write(kind: str = "converged", draws: int = 0) -> str:
+        law, random = PUBLISHED["busbridge2025"], np.random.default_rng(0)
+        spread = np.exp(random.normal(0.0, 0.01, draws))
+        drawn = {name: tuple((law.equation.coefficients()[name] * spread).tolist()) for name in ("E", "c0")}
+        status = Status(kind, "One ratio D/N cannot determine it.", "Add runs at other ratios.")
+        path = tmp_path / "law.json"
+        write_law(replace(law, name="mine", rounding={}, status=status, draws=drawn if draws else None), path)
+        return str(path)
+
+    return write
+
+
+def test_a_law_that_its_runs_did_not_determine_is_refused(
+    capsys: pytest.CaptureFixture[str], fitted: Callable[..., str]
+) -> None:
+    law = fitted("not-identified")
+    (line,) = refused(capsys, *STUDENT, "--law", law)
+    assert line == (
+        "error: the law mine is not-identified: One ratio D/N cannot determine it. Add runs at other ratios. Use it "
+        "all the same with --accept-unidentified."
+    )
+    answer = document(capsys, *STUDENT, "--law", law, "--accept-unidentified")
+    (warning,) = answer["warnings"]
+    assert (warning["code"], warning["input"], warning["value"]) == ("law-status", "law", "not-identified")
+    assert warning["text"].startswith("mine is not-identified: One ratio")
+
+
+def test_a_weakly_identified_law_is_used_and_says_so(
+    capsys: pytest.CaptureFixture[str], fitted: Callable[..., str]
+) -> None:
+    answer = document(capsys, *STUDENT, "--law", fitted("weakly-identified"))
+    assert [warning["code"] for warning in answer["warnings"]] == ["law-status"]
+    assert document(capsys, *STUDENT, "--law", fitted("converged"))["warnings"] == []
+
+
+def test_joint_draws_give_the_intervals(capsys: pytest.CaptureFixture[str], fitted: Callable[..., str]) -> None:
+    answer = document(capsys, *STUDENT, "--teacher-params", "7B", "--teacher-tokens", "140B", "--law", fitted(draws=50))
+    for name in LOSSES:
+        assert answer[name]["low"] < answer[name]["value"] < answer[name]["high"]
+        assert (answer[name]["method"], answer[name]["level"]) == ("bootstrap, 50 draws", 0.9)
+
+
+def test_repeated_tokens_are_worth_less(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--student-params", "1B", "--student-tokens", "100B", "--law", "muennighoff2023"]
+    losses = [
+        document(capsys, *words, *unique)["supervised_loss"]["value"]
+        for unique in ([], ["--unique-tokens", "100B"], ["--unique-tokens", "10B"], ["--unique-tokens", "1B"])
+    ]
+    assert losses[0] == losses[1] < losses[2] < losses[3]
+    law = PUBLISHED["muennighoff2023"].equation
+    assert isinstance(law, DataConstrainedLaw)
+    assert losses[2] == pytest.approx(float(law.predict(1e9, 1e11, 1e10)))
+    few = document(capsys, *words, "--unique-tokens", "1M")
+    assert [warning["input"] for warning in few["warnings"]] == ["unique_tokens"]
+    other = document(capsys, *STUDENT, "--unique-tokens", "1B")
+    assert [warning["code"] for warning in other["warnings"]] == ["unique-tokens-not-used"]
