@@ -13,7 +13,7 @@ import numpy as np
 from tutelage.laws.compute import ForwardCost
 from tutelage.laws.families.supervised import SupervisedLaw
 from tutelage.laws.minimum import minimise
-from tutelage.laws.numbers import FloatArray
+from tutelage.laws.numbers import FloatArray, Numbers
 from tutelage.planning.scenarios import HIGHEST, LOWEST
 
 _SECTIONS = 17
@@ -81,15 +81,16 @@ def compute_under_draws(compute: FloatArray, losses: FloatArray, target: float) 
 
 
 def cheapest_training(
-    law: SupervisedLaw, forward: ForwardCost, target: float, near: float | None = None
+    law: SupervisedLaw, forward: ForwardCost, target: Numbers, near: float | None = None, served: float = 0.0
 ) -> tuple[FloatArray, FloatArray]:
-    """Size and tokens of ordinary training that reach `target` with the least compute.
+    """Size and tokens of ordinary training that reach `target` with the least compute, serving included.
 
     Args:
         law: The supervised law, or an ensemble of them.
         forward: The forward cost.
-        target: The wanted loss, nats per token.
+        target: The wanted loss, nats per token; one number, or shape (draws, 1) for an ensemble.
         near: The size for a law that differs little; the search starts there.
+        served: Tokens that the finished model processes, forward alone.
 
     Returns:
         Parameters and tokens, each of shape (1,) or (draws,); NaN where no size reaches the target.
@@ -99,8 +100,8 @@ def cheapest_training(
         size = np.exp(points[..., 0])
         tokens = np.maximum(law.tokens_for(size, target), LOWEST)
         possible = tokens <= HIGHEST
-        cost = np.log(forward.training_per_token(size)) + np.log(np.where(possible, tokens, 1.0))
-        return np.where(possible, cost, np.inf)
+        training = forward.training_per_token(size) * np.where(possible, tokens, 1.0)
+        return np.where(possible, np.log(training + served * forward.per_token(size)), np.inf)
 
     rows = (np.size(law.alpha), 1)
     start = () if near is None else (np.full(rows, np.log(near)),)
