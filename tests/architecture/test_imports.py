@@ -15,6 +15,12 @@ HEAVY = {"scipy", "numba", "pyarrow", "torch", "transformers"}
 PREDICT = ["predict", "--student-params", "1e9", "--student-tokens", "2.5e11", "--teacher-loss", "2.0"]
 PLAN = ["plan", "--student-params", "3e8", "--compute", "1e20", "--teacher", "name=t,params=7e9,loss=2.02"]
 
+SIMULATE = ["simulate", "--law", "besiroglu2024", "--design", "grid", "--runs", "9", "--out", "runs.csv"]
+FIT_NOTHING = ["fit", "missing.csv", "--law", "gamma", "--out", "law.json"]
+FIT_DRY = ["fit", "runs.csv", "--law", "gamma", "--out", "law.json", "--dry-run"]
+FIT_BAD = ["fit", "runs.csv", "--law", "gamma", "--out", "law.json", "--columns", "N=size"]
+FIT_ALONE = ["fit", "runs.csv", "--law", "distillation", "--columns", "N_S=N,D_S=D,L_T=L", "--out", "law.json"]
+
 
 def test_the_layers_hold(root: Path) -> None:
     done = subprocess.run(
@@ -40,7 +46,15 @@ def test_plan_loads_neither_torch_nor_numba(run_listing_modules: Runner) -> None
     assert not modules & {"torch", "transformers", "numba"}
 
 
-@pytest.mark.parametrize("verb", ["plan", "distill", "evaluate", "demo", "runs", "doctor"])
+@pytest.mark.parametrize("words", [SIMULATE, FIT_NOTHING, FIT_DRY, FIT_BAD, FIT_ALONE], ids=" ".join)
+def test_bad_runs_are_found_before_numba_is_imported(run_listing_modules: Runner, words: list[str]) -> None:
+    run_listing_modules(*SIMULATE)
+    code, text, modules = run_listing_modules(*words)
+    assert code == (0 if words == FIT_DRY else 2), text
+    assert not modules & HEAVY
+
+
+@pytest.mark.parametrize("verb", ["plan", "fit", "simulate", "distill", "evaluate", "demo", "runs", "doctor"])
 def test_help_never_loads_torch(run_listing_modules: Runner, verb: str) -> None:
     code, text, modules = run_listing_modules(verb, "--help")
     assert code == 0, text

@@ -73,8 +73,8 @@ class Design:
         """
         wanted = {column.letter for column in law.family.inputs}
         kind, make = DESIGNS[self.name]
-        if wanted not in _LETTERS[kind]:
-            of_kind = [name for name, (other, _) in DESIGNS.items() if wanted in _LETTERS[other]]
+        if not wanted <= _LETTERS[kind]:
+            of_kind = [name for name, (other, _) in DESIGNS.items() if wanted <= _LETTERS[other]]
             raise InputError(
                 f"design {self.name} is of {kind} laws, and {law.name} is a law of {', '.join(sorted(wanted))}; "
                 + (f"use one of {', '.join(of_kind)}" if of_kind else "there is no design for such laws")
@@ -139,7 +139,7 @@ def _all_three(runs: int, student: Span, teacher: Span) -> dict[str, FloatArray]
 
 
 _Maker = Callable[[int, Span, Span], dict[str, FloatArray]]
-_LETTERS = {"supervised": ({"N", "D"}, {"N", "D", "U"}), "distillation": ({"N_S", "D_S", "L_T"},)}
+_LETTERS = {"supervised": {"N", "D", "U"}, "distillation": {"N_S", "D_S", "L_T"}}
 
 DESIGNS: dict[str, tuple[str, _Maker]] = {
     "isoflop": ("supervised", _isoflop),
