@@ -88,7 +88,7 @@ def trace(spread: Spread, student_params: float, spend: Callable[[FloatArray], A
 
     def both(equation: Equation) -> FloatArray:
         loss = allocations.student_loss_under(equation)
-        return np.concatenate([loss, equation.supervised.predict(student_params, tokens) - loss], axis=-1)
+        return np.concatenate([loss, spread.ordinary(equation).predict(student_params, tokens) - loss], axis=-1)
 
     band = spread.band(both)
     drawn = None if spread.ensemble is None else allocations.student_loss_under(spread.ensemble)
@@ -138,12 +138,13 @@ def gather(spread: Spread, student_params: float, scenarios: Mapping[str, Curve]
     law = spread.law
     compute = budgets(law, student_params)
     tokens = compute / law.forward.training_per_token(student_params)
-    params, free_tokens = compute_optimal(law.supervised, law.forward, compute)
+    ordinary = spread.ordinary(law.equation)
+    params, free_tokens = compute_optimal(ordinary, law.forward, compute)
     return Curves(
         compute,
         scenarios,
-        spread.band(lambda equation: equation.supervised.predict(student_params, tokens)),
-        law.supervised.predict(params, free_tokens),
+        spread.band(lambda equation: spread.ordinary(equation).predict(student_params, tokens)),
+        ordinary.predict(params, free_tokens),
         params,
         free_tokens,
     )

@@ -14,8 +14,9 @@ from itertools import product
 
 import numpy as np
 
-from tutelage.laws.compute import distillation_cost
+from tutelage.laws.compute import ForwardCost, distillation_cost
 from tutelage.laws.families.distillation import DistillationLaw
+from tutelage.laws.families.supervised import SupervisedLaw
 from tutelage.laws.law import Law
 from tutelage.laws.numbers import FloatArray
 from tutelage.planning.optimum import Allocations, divide, search_box
@@ -84,17 +85,19 @@ def near_optimal(
     )
 
 
-def near_optimal_training(law: Law, params: float, tokens: float) -> NearOptimalTraining:
+def near_optimal_training(
+    law: SupervisedLaw, forward: ForwardCost, params: float, tokens: float
+) -> NearOptimalTraining:
     """Sizes near the compute-optimal one whose loss is nearly as good on the same budget."""
-    compute = float(law.forward.training_per_token(params)) * tokens
-    ceiling = (1.0 + WITHIN) * float(law.supervised.predict(params, tokens))
+    compute = float(forward.training_per_token(params)) * tokens
+    ceiling = (1.0 + WITHIN) * float(law.predict(params, tokens))
 
     def tokens_of(points: FloatArray) -> FloatArray:
-        return np.minimum(compute / law.forward.training_per_token(np.exp(points[:, 0])), HIGHEST)
+        return np.minimum(compute / forward.training_per_token(np.exp(points[:, 0])), HIGHEST)
 
     def loss(points: FloatArray) -> FloatArray:
         afforded = tokens_of(points)
-        reached = law.supervised.predict(np.exp(points[:, 0]), np.maximum(afforded, LOWEST))
+        reached = law.predict(np.exp(points[:, 0]), np.maximum(afforded, LOWEST))
         return np.where(afforded >= LOWEST, reached, np.inf)
 
     good = _good(loss, ceiling, np.log([LOWEST]), np.log([HIGHEST]))

@@ -1,7 +1,7 @@
 """Ordinary training with the same budget: what distilling has to beat.
 
 Covers: the student's size on the whole budget (over-training included), and the size left free (compute-optimal). Does
-not cover: served tokens and repeated data.
+not cover: served tokens; repeated data enter through the law of ordinary training (`Spread.ordinary`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def train_ordinarily(question: Question, spread: Spread) -> tuple[SupervisedPlan
     budget = np.array([own * tokens])
 
     def optimal(equation: Equation, near: float | None = None) -> tuple[FloatArray, FloatArray]:
-        return compute_optimal(equation.supervised, law.forward, budget, near)
+        return compute_optimal(spread.ordinary(equation), law.forward, budget, near)
 
     size, data = (float(part[0]) for part in optimal(law.equation))
     drawn = (np.empty(0), np.empty(0)) if spread.ensemble is None else optimal(spread.ensemble, size)
@@ -52,17 +52,17 @@ def _reach(question: Question, target: float, spread: Spread) -> tuple[Supervise
     own = float(law.forward.training_per_token(params))
 
     def needed(equation: Equation) -> FloatArray:
-        tokens = np.maximum(equation.supervised.tokens_for(params, target), LOWEST)
+        tokens = np.maximum(spread.ordinary(equation).tokens_for(params, target), LOWEST)
         return np.where(tokens <= HIGHEST, tokens, np.nan)
 
     tokens = float(needed(law.equation))
     if np.isnan(tokens):
         return None, (_infeasible(question, spread, target),)
-    size, data = (float(part[0]) for part in cheapest_training(law.supervised, law.forward, target))
+    size, data = (float(part[0]) for part in cheapest_training(spread.ordinary(law.equation), law.forward, target))
     drawn, every = (np.empty(0), np.empty(0)), np.empty(0)
     if spread.ensemble is not None:
         every = needed(spread.ensemble)
-        drawn = cheapest_training(spread.ensemble.supervised, law.forward, target, size)
+        drawn = cheapest_training(spread.ordinary(spread.ensemble), law.forward, target, size)
     return SupervisedPlan(
         loss=_loss(spread, params, tokens),
         tokens=spread.around(tokens, every),
@@ -79,16 +79,16 @@ def _optimal(spread: Spread, choice: tuple[float, float], drawn: tuple[FloatArra
         spread.around(params, drawn[0]),
         spread.around(tokens, drawn[1]),
         _loss(spread, params, tokens),
-        near_optimal_training(spread.law, params, tokens),
+        near_optimal_training(spread.ordinary(spread.law.equation), spread.law.forward, params, tokens),
     )
 
 
 def _loss(spread: Spread, params: float, tokens: float) -> Estimate:
-    return spread.estimate(lambda equation: equation.supervised.predict(np.asarray(params), tokens))
+    return spread.estimate(lambda equation: spread.ordinary(equation).predict(np.asarray(params), tokens))
 
 
 def _infeasible(question: Question, spread: Spread, target: float) -> Caution:
-    floor = float(spread.law.supervised.predict(question.size, HIGHEST))
+    floor = float(spread.ordinary(spread.law.equation).predict(question.size, HIGHEST))
     text = (
         f"ordinary training: the loss {target:.4g} cannot be reached; with unlimited tokens this size goes down to "
         f"{floor:.4f} and no further"

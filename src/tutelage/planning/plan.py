@@ -126,7 +126,7 @@ def plan(question: Question, law: Law = PUBLISHED[DEFAULT_LAW]) -> Plan:
             (foreign,),
         )
     question.require_within_bounds()
-    spread = Spread.of(law)
+    spread = Spread.of(law, question.unique_tokens)
     supervised, warnings = train_ordinarily(question, spread)
     warnings = advice.law_cautions(law) + warnings
     if law.distillation is None:

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.laws.families.supervised import SupervisedLaw
 from tutelage.laws.family import Equation
 from tutelage.laws.law import Law
 from tutelage.laws.numbers import FloatArray, Numbers
 from tutelage.laws.rounding import POINT
 from tutelage.laws.uncertainty import LEVEL, Quantity, estimate, interval, interval_method, percentiles
+from tutelage.planning.repeated_training import training_law
 from tutelage.records.estimate import Estimate
+from tutelage.units import Tokens
 
 FEW_DRAWS = 200
 """Below this a share among the draws is known to worse than about 0.03."""
@@ -52,10 +55,12 @@ class Spread:
     Args:
         law: The law.
         ensemble: Its draws, coefficients of shape (draws, 1); None where it has none.
+        unique_tokens: Distinct tokens that ordinary training has; None for as many as it reads.
     """
 
     law: Law
     ensemble: Equation | None
+    unique_tokens: Tokens | None = None
 
     @property
     def method(self) -> str:
@@ -68,9 +73,13 @@ class Spread:
         return LEVEL if self.draws else None
 
     @classmethod
-    def of(cls, law: Law) -> Spread:
+    def of(cls, law: Law, unique_tokens: Tokens | None = None) -> Spread:
         """The spread of `law`."""
-        return cls(law, law.ensemble())
+        return cls(law, law.ensemble(), unique_tokens)
+
+    def ordinary(self, equation: Equation) -> SupervisedLaw:
+        """The law of ordinary training under `equation`, with its tokens repeated where only some are distinct."""
+        return training_law(equation, self.unique_tokens)
 
     @property
     def draws(self) -> int:

@@ -179,7 +179,7 @@ def _scenario_plan(
         return allocations.student_loss_under(equation)
 
     def gain(equation: Equation) -> FloatArray:
-        return equation.supervised.predict(question.size, ordinary_tokens) - student_loss(equation)
+        return spread.ordinary(equation).predict(question.size, ordinary_tokens) - student_loss(equation)
 
     def around(value: FloatArray, of: Callable[[Allocations], FloatArray]) -> Estimate:
         return known(value[0]) if drawn is None else spread.around(value[0], of(drawn))
