@@ -106,9 +106,10 @@ def test_a_stated_plain_unit_is_believed(tmp_path: Path) -> None:
     assert read_runs(path, GAMMA, Reading(units={"N": "parameters"})).columns["N"] == (70.0, 1e6)
 
 
-def test_a_name_that_is_an_experiment_is_no_mixed_count(tmp_path: Path) -> None:
-    path = written(tmp_path, "name,N,D,loss\nsweep,1e8,1e9,3\nsweep,1e9,1e10,2.5\n")
-    assert len(read_runs(path, GAMMA)) == 2
+@pytest.mark.parametrize("sizes", [["1e8", "1e9"], ["1e8", "2e8", "3e8", "4e8"]])
+def test_a_name_that_is_an_experiment_is_no_mixed_count(tmp_path: Path, sizes: list[str]) -> None:
+    path = written(tmp_path, "name,N,D,loss\n" + "".join(f"sweep,{size},1e9,3\n" for size in sizes))
+    assert len(read_runs(path, GAMMA)) == len(sizes)
 
 
 def test_columns_that_are_not_there_or_not_clear(tmp_path: Path) -> None:
