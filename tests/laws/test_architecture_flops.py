@@ -89,8 +89,11 @@ def test_causal_language_models_are_counted_exactly() -> None:
         vocab_size=100,
     )  # fmt: skip
     gpt2 = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=100, bos_token_id=1, eos_token_id=2)
-    for kind, config in ((transformers.LlamaForCausalLM, llama), (transformers.GPT2LMHeadModel, gpt2)):
-        model = kind(config)
+    neox = transformers.GPTNeoXConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=100
+    )
+    for config in (llama, gpt2, neox):
+        model = transformers.AutoModelForCausalLM.from_config(config)
         model.set_attn_implementation("eager")
         counted = count_flops(config.to_dict(), TOKENS)
         assert counted.forward == measured(model, input_ids=torch.zeros(1, TOKENS, dtype=torch.long))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tiny import shared_tiny_whisper
 from tutelage.errors import InputError
 from tutelage.models.load import SpeechModel, count_params, load_meta, load_speech_model
-from tutelage.students.shrink import shrink_speech_model, spaced_layers
+from tutelage.students.depth import spaced_layers
+from tutelage.students.shrink import shrink_speech_model
 
 LOGIT_TOLERANCE = 1e-5
 """Two float32 paths that multiply the same numbers in another order; logits here are of order 1."""

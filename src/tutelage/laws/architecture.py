@@ -1,9 +1,9 @@
 """FLOPs of a model whose configuration is known, counted product by product.
 
-Covers: Whisper-like encoder-decoders and causal language models of the Llama and GPT-2 layouts; the cost of a forward
-pass, of training every weight, and of training LoRA adapters on a frozen model. Does not cover: embeddings, norms,
-softmax and activations (no matrix products), mixtures of experts, windowed attention, and generation one token at a
-time. Published laws have their own count, `tutelage.laws.compute.ForwardCost`; the two are not mixed.
+Covers: Whisper-like encoder-decoders and causal language models of the Llama, GPT-2 and GPT-NeoX layouts; the cost of a
+forward pass, of training every weight, and of training LoRA adapters on a frozen model. Does not cover: embeddings,
+norms, softmax and activations (no matrix products), mixtures of experts, windowed attention, and generation one token
+at a time. Published laws have their own count, `tutelage.laws.compute.ForwardCost`; the two are not mixed.
 
 A multiplication with its addition is two FLOPs. Attention counts every pair of positions, masked or not, as the usual
 kernels compute it.
@@ -20,6 +20,13 @@ from tutelage.laws.compute import TRAINING_TO_FORWARD
 
 _GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "olmo", "olmo2", "smollm3")
 """Causal models with `hidden_size`, grouped keys and a feed-forward part of three products."""
+
+_PLAIN = {
+    "gpt2": ("n_embd", "n_inner", "n_layer"),
+    "gpt_neox": ("hidden_size", "intermediate_size", "num_hidden_layers"),
+}
+"""Causal models with as many keys as heads and a feed-forward part of two products: their names of width, inner width
+(four times the width where it is not given) and blocks."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +128,13 @@ def count_flops(config: Mapping[str, Any], tokens: int, encoder_positions: int |
             return _whisper(config, tokens, encoder_positions or int(config["max_source_positions"]))
         if kind in _GATED:
             return _gated(config, tokens)
-        if kind == "gpt2":
-            return _gpt2(config, tokens)
+        if kind in _PLAIN:
+            return _plain(config, tokens, _PLAIN[str(kind)])
     except KeyError as error:
         raise InputError(f"the configuration of this {kind} model lacks {error.args[0]}") from error
-    raise InputError(f"FLOPs of model type {kind!r} are not counted; known are whisper, gpt2, {', '.join(_GATED)}")
+    raise InputError(
+        f"FLOPs of model type {kind!r} are not counted; known are whisper, {', '.join((*_PLAIN, *_GATED))}"
+    )
 
 
 def _whisper(config: Mapping[str, Any], tokens: int, positions: int) -> ModelFlops:
@@ -162,11 +171,11 @@ def _gated(config: Mapping[str, Any], tokens: int) -> ModelFlops:
     return ModelFlops(decoder=(block,) * int(config["num_hidden_layers"]), head=head)
 
 
-def _gpt2(config: Mapping[str, Any], tokens: int) -> ModelFlops:
-    width = int(config["n_embd"])
-    inner = int(config.get("n_inner") or 4 * width)
+def _plain(config: Mapping[str, Any], tokens: int, names: tuple[str, str, str]) -> ModelFlops:
+    width = int(config[names[0]])
+    inner = int(config.get(names[1]) or 4 * width)
     block = BlockFlops(
         linear=2.0 * tokens * (4 * width * width + 2 * width * inner), attention=4.0 * tokens * tokens * width
     )
     head = 2.0 * tokens * width * int(config["vocab_size"])
-    return ModelFlops(decoder=(block,) * int(config["n_layer"]), head=head)
+    return ModelFlops(decoder=(block,) * int(config[names[2]]), head=head)

@@ -1,8 +1,8 @@
-"""FLOPs of the speech models that we build: LoRA training of one utterance, and transcribing one.
+"""FLOPs of the models that we build: training on one utterance or one row of text, and transcribing one utterance.
 
-Counted product by product from the configuration (`laws.architecture`), never from a parameter count. Covers Whisper.
-Does not cover feature extraction, norms and activations (no matrix products), projectors (`extra_params`), or time:
-on a CPU, time is not FLOPs, and only `evaluation.speed` measures it.
+Counted product by product from the configuration (`laws.architecture`), never from a parameter count. Covers Whisper
+and causal language models. Does not cover feature extraction, norms and activations (no matrix products), projectors
+(`extra_params`), or time: on a CPU, time is not FLOPs, and only `evaluation.speed` measures it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.laws.architecture import ModelFlops, count_flops
+from tutelage.models.verify import architecture_of
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,35 @@ def lora_utterance_flops(
     lowest = min(int(name.split(".")[3]) for name in adapted)
     flops = count_flops(model.config.to_dict(), tokens)
     return flops.lora_training(work, lowest_block=lowest, cached_encoder=cached_encoder)
+
+
+def row_training_flops(model: Any, adapted: Sequence[str], rank: int, tokens: int, *, extra_params: int = 0) -> float:
+    """FLOPs of training a causal language model on one row of text: forward and backward.
+
+    With adapters F + (F_lin + 2 F_attn of the blocks from the lowest adapter up) + F_head + 6 N_adapter per position;
+    without any, every weight is trained: 3 F. Attention counts every pair of positions of the row, masked or not. The
+    teacher's forward pass is not in it (`count_flops` of the teacher).
+
+    Args:
+        model: The student, on any device; adapters need not be built.
+        adapted: Full names of the layers that have an adapter; none where every weight is trained.
+        rank: Their rank.
+        tokens: Positions of the row.
+        extra_params: Further trained parameters that see each position (projectors).
+    """
+    config = model.config.to_dict()
+    flops = count_flops(config, tokens)
+    if not adapted:
+        return flops.training + 6.0 * extra_params * tokens
+    blocks = architecture_of(config).blocks
+    work = sum(rank * sum(layer_sizes(model.get_submodule(name))) for name in adapted) + extra_params
+    lowest = min(int(name.removeprefix(f"{blocks}.").split(".")[0]) for name in adapted)
+    return flops.lora_training(float(work) * tokens, lowest_block=lowest)
+
+
+def layer_sizes(layer: Any) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer; GPT-2 keeps its weights the other way round (`Conv1D`)."""
+    if hasattr(layer, "in_features"):
+        return int(layer.in_features), int(layer.out_features)
+    inputs, outputs = layer.weight.shape
+    return int(inputs), int(outputs)

@@ -1,7 +1,8 @@
 """Builds Whisper models: with weights from a verified folder, or as a shape without memory from a configuration alone.
 
 Covers loading that is strict (no weight missing, left over or of another shape) and safe (safetensors only, no code of
-the folder), and parameter counts. Does not cover finding the folder (`resolve`) or cutting the model (students.shrink).
+the folder), and parameter counts of any model. Does not cover language models (`causal`), finding the folder
+(`resolve`) or cutting the model (`students.shrink`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tutelage.models.layout import POSITIONS_PER_SECOND, START
 from tutelage.models.verify import verify_model_folder
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _NAMED = 3
 """How many names of weights an error shows."""
 
@@ -58,10 +59,10 @@ def load_speech_model(path: Path, device: str | torch.device = "cpu", dtype: Dty
     """
     verify_model_folder(path)
     with quiet_transformers():
-        model = _load_strictly(path)
+        model = load_strictly(WhisperForConditionalGeneration, path)
         processor = _load_processor(path)
     _check_tokenizer(path, processor.tokenizer, int(model.config.decoder_start_token_id))
-    return SpeechModel(model.to(device=device, dtype=_DTYPES[dtype]).eval(), processor)
+    return SpeechModel(model.to(device=device, dtype=DTYPES[dtype]).eval(), processor)
 
 
 def load_meta(path: Path) -> Any:
@@ -88,13 +89,14 @@ def count_params(model: torch.nn.Module) -> int:
 
 
 def count_non_embedding_params(model: torch.nn.Module) -> int:
-    """Parameters without token and position embeddings: the N of published scaling laws."""
-    embeddings = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, torch.nn.Embedding)
-        for parameter in module.parameters()
-    }
+    """Parameters without token and position embeddings and without the head: the N of published scaling laws.
+
+    The head is left out whether it is tied to the embedding or not, so that both layouts count alike.
+    """
+    found = getattr(model, "get_output_embeddings", lambda: None)()
+    outside = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    outside += [] if found is None else [found]
+    embeddings = {id(parameter) for module in outside for parameter in module.parameters()}
     return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in embeddings)
 
 
@@ -110,13 +112,18 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _load_strictly(path: Path) -> Any:
+def load_strictly(kind: Any, path: Path) -> Any:
+    """The model of a folder by `kind.from_pretrained`, safetensors and no code of the folder.
+
+    Raises:
+        InputError: A weight is missing, left over or of another shape, or the folder cannot be read.
+    """
     try:
-        model, told = WhisperForConditionalGeneration.from_pretrained(
+        model, told = kind.from_pretrained(
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"The model in {path} cannot be loaded: {_first_line(error)}") from error
+        raise InputError(f"The model in {path} cannot be loaded: {first_line(error)}") from error
     faults = {
         "lacks": sorted(map(str, told["missing_keys"])),
         "has no place for": sorted(map(str, told["unexpected_keys"])),
@@ -136,7 +143,7 @@ def _load_processor(path: Path) -> Any:
         return WhisperProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"The model folder {path} has no usable tokenizer or feature extractor: {_first_line(error)}"
+            f"The model folder {path} has no usable tokenizer or feature extractor: {first_line(error)}"
         ) from error
 
 
@@ -157,5 +164,6 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, cut to what fits a line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,7 +1,7 @@
 """From what the user calls a model to a verified folder: a local folder, the hub, or the pinned mirror.
 
 In this order, and the first that exists is used: a folder of that name; a snapshot already in the hub's own cache; for
-a mirrored checkpoint, its conversion in our cache; the hub (one short attempt); the mirror. Covers Whisper models in
+a mirrored checkpoint, its conversion in our cache; the hub (one short attempt); the mirror. Covers known models in
 safetensors. Does not cover loading (`load`). Nothing here imports torch.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.errors import InputError, MissingExtraError, TutelageError
+from tutelage.models.architectures import Task
 from tutelage.models.manifest import hash_folder
 from tutelage.models.mirror import MIRRORS, Mirror, cached_mirror, fetch_mirror
 from tutelage.models.verify import verify_model_folder
@@ -25,8 +26,8 @@ PINNED_REVISIONS: Mapping[str, str] = {"openai/whisper-base": "e37978b90ca9030d5
 HUB_SECONDS = 5.0
 """How long the hub may take to answer the one attempt."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_PATTERNS = ["*.json", "merges.txt", "model*.safetensors"]
-_READ = (".json", ".txt", ".safetensors")
+_PATTERNS = ["*.json", "merges.txt", "*.jinja", "model*.safetensors"]
+_READ = (".json", ".txt", ".jinja", ".safetensors")
 """What is read of a folder; the pickles that some carry beside it are neither read nor hashed."""
 
 Kind = Literal["folder", "hub", "mirror"]
@@ -70,6 +71,7 @@ def resolve_model(
     cache_dir: Path | None = None,
     talk: Talk = say_nothing,
     *,
+    task: Task = "speech",
     require_weights: bool = True,
 ) -> ResolvedModel:
     """Find a model and check that it can be loaded safely.
@@ -79,40 +81,50 @@ def resolve_model(
         revision: Commit on the hub; None takes the pinned one where there is a pin, else the newest.
         cache_dir: Our cache, for mirrored checkpoints; None is the usual place. The hub keeps its own.
         talk: Told which one was used.
+        task: What the model must be for.
         require_weights: False accepts a folder of configuration alone, for counting.
 
     Raises:
-        InputError: No such folder or hub name, or the folder is no usable Whisper model.
+        InputError: No such folder or hub name, or the folder is no usable model of the task.
         TutelageError: Neither hub nor mirror could be reached, or what they sent is wrong.
     """
-    folder = Path(reference).expanduser()
+    folder, wanted = Path(reference).expanduser(), _Wanted(task, require_weights)
     if folder.is_dir():
-        found = _described(folder, "folder", reference, None, require_weights)
+        found = _described(folder, "folder", reference, None, wanted)
     elif _HUB_NAME.fullmatch(reference):
-        found = _from_elsewhere(reference, revision, cache_dir or cache_folder(), talk, require_weights)
+        found = _from_elsewhere(reference, revision, cache_dir or cache_folder(), talk, wanted)
     else:
         raise InputError(f"The model {reference} is neither a folder nor a hub name such as openai/whisper-base.")
     talk(found.describe())
     return found
 
 
-def _from_elsewhere(
-    reference: str, revision: str | None, cache: Path, talk: Talk, require_weights: bool
-) -> ResolvedModel:
+@dataclass(frozen=True)
+class _Wanted:
+    """What a folder must be: a model of this task, with its weights or without."""
+
+    task: Task
+    weights: bool
+
+    def verify(self, folder: Path) -> None:
+        verify_model_folder(folder, task=self.task, require_weights=self.weights)
+
+
+def _from_elsewhere(reference: str, revision: str | None, cache: Path, talk: Talk, wanted: _Wanted) -> ResolvedModel:
     pin = PINNED_REVISIONS.get(reference)
-    wanted = revision or pin
+    commit = revision or pin
     # The mirror holds one commit; it cannot stand for another one.
-    mirror = MIRRORS.get(reference) if wanted == pin else None
-    kept = _cached_snapshot(reference, wanted, require_weights)
+    mirror = MIRRORS.get(reference) if commit == pin else None
+    kept = _cached_snapshot(reference, commit, wanted)
     if kept is not None:
-        return _described(kept, "hub", reference, wanted or kept.name, require_weights)
+        return _described(kept, "hub", reference, commit or kept.name, wanted)
     if mirror is not None and (folder := cached_mirror(mirror, cache)) is not None:
-        return _described(folder, "mirror", reference, wanted, require_weights)
+        return _described(folder, "mirror", reference, commit, wanted)
     try:
-        snapshot = _download_snapshot(reference, wanted)
+        snapshot = _download_snapshot(reference, commit)
     except _Unreachable as reason:
         return _from_mirror(reference, mirror, cache, talk, str(reason))
-    return _described(snapshot, "hub", reference, wanted or snapshot.name, require_weights)
+    return _described(snapshot, "hub", reference, commit or snapshot.name, wanted)
 
 
 def _from_mirror(reference: str, mirror: Mirror | None, cache: Path, talk: Talk, reason: str) -> ResolvedModel:
@@ -122,20 +134,20 @@ def _from_mirror(reference: str, mirror: Mirror | None, cache: Path, talk: Talk,
         )
     talk(f"the hub could not be reached ({reason})")
     folder = fetch_mirror(mirror, cache, talk)
-    return _described(folder, "mirror", reference, PINNED_REVISIONS.get(reference), True)
+    return _described(folder, "mirror", reference, PINNED_REVISIONS.get(reference), _Wanted("speech", True))
 
 
-def _described(folder: Path, kind: Kind, reference: str, revision: str | None, require_weights: bool) -> ResolvedModel:
-    verify_model_folder(folder, require_weights=require_weights)
+def _described(folder: Path, kind: Kind, reference: str, revision: str | None, wanted: _Wanted) -> ResolvedModel:
+    wanted.verify(folder)
     return ResolvedModel(folder, kind, reference, revision, hash_folder(folder, _READ))
 
 
-def _cached_snapshot(reference: str, revision: str | None, require_weights: bool) -> Path | None:
+def _cached_snapshot(reference: str, revision: str | None, wanted: _Wanted) -> Path | None:
     """A complete snapshot in the hub's own cache, without asking the network."""
     hub = _hub()
     try:
         folder = Path(hub.snapshot_download(reference, revision=revision, local_files_only=True))
-        verify_model_folder(folder, require_weights=require_weights)
+        wanted.verify(folder)
     except (hub.errors.LocalEntryNotFoundError, InputError):
         # Nothing there, or the rest of an interrupted download.
         return None

@@ -1,4 +1,4 @@
-"""Is this folder a Whisper model in Hugging Face's layout whose weights can be read safely?
+"""Is this folder a model of a known type in Hugging Face's layout whose weights can be read safely?
 
 Covers: the folder, its config.json, and the headers of its safetensors files, checked byte for byte against the files'
 lengths. Does not cover: whether the tensors fit the configuration (`load` does, when it builds the model) or the hashes
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import InputError
+from tutelage.models.architectures import ARCHITECTURES, Architecture, Task, architectures_of
 
-MODEL_TYPE = "whisper"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 MAX_HEADER_BYTES = 100_000_000
 """The limit that the safetensors format itself sets to a header."""
@@ -54,11 +54,12 @@ class ModelFolder:
     weights: tuple[Path, ...]
 
 
-def verify_model_folder(path: Path, *, require_weights: bool = True) -> ModelFolder:
-    """Check a Whisper folder without loading it.
+def verify_model_folder(path: Path, *, task: Task = "speech", require_weights: bool = True) -> ModelFolder:
+    """Check a model folder without loading it.
 
     Args:
         path: The folder.
+        task: What the model must be for.
         require_weights: False lets a folder of configuration alone through, for counting.
 
     Raises:
@@ -68,7 +69,7 @@ def verify_model_folder(path: Path, *, require_weights: bool = True) -> ModelFol
     if not path.is_dir():
         reason = "is a file, not a folder" if path.exists() else "does not exist"
         raise InputError(f"The model folder {path} {reason}.")
-    config = read_config(path)
+    config = read_config(path, task)
     weights = tuple(_weight_files(path))
     if not weights and require_weights:
         raise InputError(_no_weights(path))
@@ -77,8 +78,8 @@ def verify_model_folder(path: Path, *, require_weights: bool = True) -> ModelFol
     return ModelFolder(path, config, weights)
 
 
-def read_config(path: Path) -> Mapping[str, Any]:
-    """The config.json of a Whisper folder.
+def read_config(path: Path, task: Task = "speech") -> Mapping[str, Any]:
+    """The config.json of a folder with a model of one task.
 
     Raises:
         InputError: It is missing, not JSON, or of another kind of model.
@@ -86,9 +87,19 @@ def read_config(path: Path) -> Mapping[str, Any]:
     file = path / "config.json"
     config = _read_json(file, f"The model folder {path} has no config.json.")
     kind = config.get("model_type")
-    if kind != MODEL_TYPE:
-        raise InputError(f'The model in {path} is of type {kind!r}; this version reads "{MODEL_TYPE}" models only.')
+    row = ARCHITECTURES.get(str(kind))
+    if row is None or row.task != task:
+        other = "" if row is None else f" It is a {row.task} model."
+        raise InputError(
+            f"The model in {path} is of type {kind!r}; for {task} this version reads "
+            f"{', '.join(architectures_of(task))} only.{other}"
+        )
     return config
+
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture:
+    """The row of a configuration that passed `read_config`."""
+    return ARCHITECTURES[str(config["model_type"])]
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:

@@ -1,4 +1,4 @@
-"""Low-rank adapters on chosen layers of a speech model, through PEFT.
+"""Low-rank adapters on chosen layers of a model, through PEFT.
 
 Covers which modules a target names, how many there must be, counting adapters at any rank without building them, and
 adding them with weights that depend on the seed alone. Does not cover the budget (`budget`), merging or saving
@@ -14,6 +14,9 @@ from typing import Any
 import torch
 
 from tutelage.errors import InputError
+from tutelage.models.architectures import Architecture
+from tutelage.models.compute import layer_sizes
+from tutelage.models.verify import architecture_of
 from tutelage.students.design import Lora
 
 ADAPTER = "default"
@@ -27,8 +30,8 @@ def target_modules(model: Any, lora: Lora) -> tuple[str, ...]:
     cross-attention, `encoder_attn.q_proj` in cross-attention alone.
 
     Args:
-        model: A WhisperForConditionalGeneration, or one on the meta device.
-        lora: Targets and scope.
+        model: A model of a known architecture, or one on the meta device.
+        lora: Targets and scope; a language model is all "decoder".
 
     Raises:
         InputError: A target matches nothing, or not once per attention and layer as it must. The names that do exist
@@ -43,7 +46,7 @@ def target_modules(model: Any, lora: Lora) -> tuple[str, ...]:
                 f"The LoRA target {target} matches no layer of the {_scope_name(lora)}. "
                 f"There are: {', '.join(_existing(candidates))}."
             )
-        expected = _expected(model.config, target, lora)
+        expected = _expected(model.config, target, lora, len(found))
         if len(found) != expected:
             raise InputError(
                 f"The LoRA target {target} matches {len(found)} layers of the {_scope_name(lora)}; the recipe implies "
@@ -61,7 +64,7 @@ def expected_modules(config: Any, lora: Lora) -> int:
 
     Attention layers are once in an encoder block and twice in a decoder block (self and cross), feed-forward once.
     """
-    return sum(_expected(config, target, lora) for target in lora.targets)
+    return sum(_expected(config, target, lora, 0) for target in lora.targets)
 
 
 def count_lora_params(model: Any, lora: Lora, rank: int) -> int:
@@ -70,12 +73,12 @@ def count_lora_params(model: Any, lora: Lora, rank: int) -> int:
     Raises:
         InputError: As `target_modules`.
     """
-    return rank * sum(sum(_sizes(model, name)) for name in target_modules(model, lora))
+    return rank * sum(sum(layer_sizes(model.get_submodule(name))) for name in target_modules(model, lora))
 
 
 def largest_useful_rank(model: Any, lora: Lora) -> int:
     """The rank at which the smallest matched layer's adapter spans every update of it."""
-    return min(min(_sizes(model, name)) for name in target_modules(model, lora))
+    return min(min(layer_sizes(model.get_submodule(name))) for name in target_modules(model, lora))
 
 
 def add_lora(model: Any, lora: Lora, rank: int, seed: int) -> Any:
@@ -86,7 +89,7 @@ def add_lora(model: Any, lora: Lora, rank: int, seed: int) -> Any:
     and under every version of PEFT, and the global random state is left alone.
 
     Args:
-        model: A WhisperForConditionalGeneration; its layers are wrapped in place.
+        model: A model of a known architecture; its layers are wrapped in place.
         lora: Settings; its `rank` is not read, since it may be "auto".
         rank: Rank of every adapter.
         seed: Seed of A.
@@ -106,6 +109,7 @@ def add_lora(model: Any, lora: Lora, rank: int, seed: int) -> Any:
         lora_dropout=lora.dropout,
         target_modules=list(names),
         use_rslora=lora.use_rslora,
+        fan_in_fan_out=_keeps_inputs_first(model.get_submodule(names[0])),
         bias="none",
     )
     with torch.random.fork_rng(devices=[]):
@@ -143,21 +147,39 @@ def _is_adapted(module: torch.nn.Module) -> bool:
 
 def _linear_layers(model: Any, scope: str) -> tuple[tuple[str, str], ...]:
     """(full name, name inside its block) of every linear layer in the blocks of the scope."""
-    halves = ("encoder", "decoder") if scope == "both" else (scope,)
+    places = tuple(f"{path}." for path in _scopes(architecture_of(model.config.to_dict()), scope))
     layers = []
     for name, module in model.named_modules():
-        parts = name.split(".")
-        in_block = len(parts) > 4 and parts[0] == "model" and parts[1] in halves and parts[2] == "layers"
-        if in_block and isinstance(module, torch.nn.Linear):
-            layers.append((name, ".".join(parts[4:])))
+        place = next((place for place in places if name.startswith(place)), None)
+        if place is not None and (isinstance(module, torch.nn.Linear) or _keeps_inputs_first(module)):
+            layers.append((name, name.removeprefix(place).partition(".")[2]))
     return tuple(layers)
+
+
+def _scopes(architecture: Architecture, scope: str) -> tuple[str, ...]:
+    """Paths of the lists of blocks in a scope."""
+    if architecture.encoder_blocks is None:
+        if scope != "decoder":
+            raise InputError(f'A {architecture.model_type} model has no encoder; its LoRA scope is "decoder".')
+        return (architecture.blocks,)
+    halves = {"encoder": (architecture.encoder_blocks,), "decoder": (architecture.blocks,)}
+    return halves.get(scope, (architecture.encoder_blocks, architecture.blocks))
+
+
+def _keeps_inputs_first(module: torch.nn.Module) -> bool:
+    """GPT-2's linear layer, whose weight is (inputs, outputs)."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def _matches(inside: str, target: str) -> bool:
     return inside == target or inside.endswith(f".{target}")
 
 
-def _expected(config: Any, target: str, lora: Lora) -> int:
+def _expected(config: Any, target: str, lora: Lora, found: int) -> int:
+    if architecture_of(config.to_dict()).encoder_blocks is None:
+        # A name may stand twice in a block (GPT-2's c_proj), but as often in each.
+        blocks = int(config.num_hidden_layers)
+        return blocks * max(1, found // blocks)
     attention = target.endswith("_proj")
     cross = target.startswith("encoder_attn.")
     in_decoder = _SELF_AND_CROSS if attention and "." not in target else _SELF_ONLY
@@ -174,8 +196,3 @@ def _existing(candidates: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 def _scope_name(lora: Lora) -> str:
     return "encoder and decoder" if lora.scope == "both" else lora.scope
-
-
-def _sizes(model: Any, name: str) -> tuple[int, int]:
-    layer = model.get_submodule(name)
-    return int(layer.in_features), int(layer.out_features)

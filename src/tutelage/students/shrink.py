@@ -1,4 +1,4 @@
-"""Cuts a speech model down: fewer decoder layers, a shorter audio window.
+"""Cuts a speech model down: fewer decoder layers, a shorter audio window. `depth` cuts language models.
 
 Covers Whisper's decoder depth and its audio window, and everything that refers to them: layer numbers in the key-value
 cache, alignment heads of the word timestamps, encoder positions, the feature extractor. Does not cover narrower layers
@@ -18,6 +18,7 @@ from transformers import WhisperFeatureExtractor, WhisperProcessor
 from tutelage.errors import InputError
 from tutelage.models.layout import POSITIONS_PER_SECOND
 from tutelage.models.load import SpeechModel, build_meta
+from tutelage.students.depth import choose_layers, renumber
 
 _LAYERS = "model.decoder.layers."
 _POSITIONS = "model.encoder.embed_positions.weight"
@@ -45,28 +46,6 @@ class ShrunkModel:
         return SpeechModel(self.model, self.processor)
 
 
-def spaced_layers(layers: int, kept: int) -> tuple[int, ...]:
-    """Which `kept` of `layers` layers stay so that they are spaced as widely as possible.
-
-    The first and the last are always among them (one alone is the last, which feeds the head); halves round up.
-
-    Source: the initialisation of Distil-Whisper (arXiv:2311.00430, Sec. 3), with rounding instead of truncation.
-
-    Raises:
-        InputError: Fewer than one layer, or more than there are.
-
-    Example:
-        >>> spaced_layers(6, 3)
-        (0, 3, 5)
-    """
-    if not 1 <= kept <= layers:
-        raise InputError(f"The student cannot keep {kept} decoder layers: the model has {layers}, and one must stay.")
-    if kept == 1:
-        return (layers - 1,)
-    gaps = kept - 1
-    return tuple((2 * index * (layers - 1) + gaps) // (2 * gaps) for index in range(kept))
-
-
 def shrink_speech_model(
     source: SpeechModel,
     decoder_layers: int | tuple[int, ...] | None = None,
@@ -78,14 +57,14 @@ def shrink_speech_model(
 
     Args:
         source: The model to cut; it is not changed. Its processor may be None (a configuration alone).
-        decoder_layers: How many stay (see `spaced_layers`), or which, counted from 0; None keeps all.
+        decoder_layers: How many stay (see `depth.spaced_layers`), or which, counted from 0; None keeps all.
         window_seconds: The student's window; None keeps it. Whole seconds, since feature extractors count in them.
 
     Raises:
         InputError: Layers that do not exist, or a window that is no whole number of seconds or longer than before.
     """
     config = copy.deepcopy(source.model.config)
-    origins = _origins(int(config.decoder_layers), decoder_layers)
+    origins = choose_layers(int(config.decoder_layers), decoder_layers)
     seconds = _whole_seconds(source.window_seconds, window_seconds)
     config.decoder_layers = len(origins)
     if seconds is not None:
@@ -103,19 +82,6 @@ def shrink_speech_model(
     return ShrunkModel(model, _with_window(source.processor, seconds), origins, aligned)
 
 
-def _origins(layers: int, wanted: int | tuple[int, ...] | None) -> tuple[int, ...]:
-    if wanted is None:
-        return tuple(range(layers))
-    if isinstance(wanted, int):
-        return spaced_layers(layers, wanted)
-    missing = [layer for layer in wanted if not 0 <= layer < layers]
-    if missing or not wanted:
-        raise InputError(
-            f"The decoder has layers 0 to {layers - 1}; there is no layer {', '.join(map(str, missing)) or 'to keep'}."
-        )
-    return tuple(wanted)
-
-
 def _whole_seconds(before: float, wanted: float | None) -> int | None:
     if wanted is None:
         return None
@@ -130,17 +96,8 @@ def _kept_weights(
     state: Mapping[str, torch.Tensor], origins: tuple[int, ...], positions: int
 ) -> dict[str, torch.Tensor]:
     """Copies of the weights that stay, under their new names."""
-    new_number = {str(old): str(new) for new, old in enumerate(origins)}
-    kept: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
-        if name.startswith(_LAYERS):
-            old, _, rest = name.removeprefix(_LAYERS).partition(".")
-            if old in new_number:
-                kept[f"{_LAYERS}{new_number[old]}.{rest}"] = tensor.detach().clone()
-        elif name == _POSITIONS:
-            kept[name] = tensor[:positions].detach().clone()
-        else:
-            kept[name] = tensor.detach().clone()
+    kept = renumber(state, _LAYERS, origins)
+    kept[_POSITIONS] = kept[_POSITIONS][:positions].clone()
     return kept
 
 
