@@ -233,7 +233,7 @@ def test_the_document_has_what_the_contract_names(realistic: Plan) -> None:
     document: Any = json.loads(realistic.document().to_json())
     assert document["schema"] == {"name": "tutelage.plan", "version": 1}
     assert {"scenarios", "supervised", "crossover", "teachers", "cost", "verdict", "caveats"} <= set(document)
-    assert set(document["cost"]) == {"flops", "gpu_hours", "money", "energy_kwh", "co2e_kg"}
+    assert set(document["cost"]) == {"flops", "gpu_hours", "money", "energy_kwh", "co2e_kg", "assumptions"}
     assert {"choice", "probability", "text"} <= set(document["verdict"])
     for scenario in document["scenarios"].values():
         assert set(scenario["shares"]) == {"student", "logits", "teacher"}

@@ -20,6 +20,7 @@ CURRENCY = "USD"
 PRICED = "2026-11"
 """The month for which the presets' prices are assumed."""
 WORLD_CARBON = 473.0
+"""Grams of CO2 equivalent per kWh."""
 NEW_SITE_PUE = 1.3
 
 
@@ -31,7 +32,7 @@ class Assumption:
         name: Which number.
         value: Its value; None where it is not known.
         unit: Its unit.
-        source: A key of `docs/references.yaml`, "assumed ..." or "given by the user".
+        source: A key of `docs/references.yaml`, "assumed" with its reason, or "given".
     """
 
     name: str
@@ -116,8 +117,7 @@ class Hardware:
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every number with its unit and source."""
         return tuple(
-            Assumption(key, getattr(self, key), unit, self.sources.get(key, "given by the user"))
-            for key, unit in UNITS.items()
+            Assumption(key, getattr(self, key), unit, self.sources.get(key, "given")) for key, unit in UNITS.items()
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -136,9 +136,9 @@ UNITS = {
 """The numbers that users may give, with their units."""
 
 _COMMON = {
-    "mfu": "assumed; grattafiori2024 reached 0.38 to 0.43 with large dense models, smaller ones reach less",
+    "mfu": "assumed (grattafiori2024: 0.38 to 0.43, large models on H100)",
     "price": f"assumed, near on-demand list prices of {PRICED}",
-    "pue": "assumed; new sites reach 1.3 or better, the surveyed average is 1.56 (institute2024)",
+    "pue": "assumed (institute2024: 1.3 in new sites, 1.56 on average)",
     "carbon": "world average of 2024 (graham2025)",
 }
 

@@ -70,6 +70,7 @@ class LoraCost:
         adapter_params: Parameters of the adapters.
         counted_from: "configuration" or "F(N)".
         text: The same in a sentence.
+        flops: What the chosen way costs with adapters; None before a plan has chosen one.
     """
 
     full_training_flops_per_token: Estimate
@@ -78,6 +79,7 @@ class LoraCost:
     adapter_params: Estimate
     counted_from: str
     text: str
+    flops: Estimate | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The JSON form."""

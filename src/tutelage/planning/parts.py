@@ -6,7 +6,7 @@ Quantities that a scenario leaves free or that are given rather than chosen are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 from tutelage.laws.numbers import FloatArray
@@ -190,21 +190,6 @@ class Verdict:
     text: str
     reason: str
     way: str | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        """The JSON form."""
-        return as_document(self)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What the chosen way costs for one student; hours, money and energy need hardware, which no plan knows yet."""
-
-    flops: Estimate | None = None
-    gpu_hours: Estimate | None = field(default=None)
-    money: Estimate | None = field(default=None)
-    energy_kwh: Estimate | None = field(default=None)
-    co2e_kg: Estimate | None = field(default=None)
 
     def to_dict(self) -> dict[str, object]:
         """The JSON form."""

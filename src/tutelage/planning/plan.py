@@ -13,16 +13,20 @@ from tutelage.laws.law import Law
 from tutelage.laws.published import DEFAULT_LAW, PUBLISHED
 from tutelage.laws.validity import modality_caution
 from tutelage.planning import advice
+from tutelage.planning.cost import Cost
 from tutelage.planning.crossover import Crossover, find_crossover
 from tutelage.planning.curves import Curves, gather
+from tutelage.planning.economics import Economics, reckon
 from tutelage.planning.ordinary import train_ordinarily
-from tutelage.planning.parts import Cost, RankedTeacher, ScenarioPlan, SupervisedPlan, Verdict
+from tutelage.planning.parts import RankedTeacher, ScenarioPlan, SupervisedPlan, Verdict
 from tutelage.planning.question import Question
 from tutelage.planning.ranking import rank, teachers_in_words
 from tutelage.planning.scenarios import scenarios_for
+from tutelage.planning.size_search import find_sizes
+from tutelage.planning.sizes import Sizes
 from tutelage.planning.spread import Spread
 from tutelage.planning.teacher_curve import TeacherCurve, bend
-from tutelage.planning.verdict import chosen_flops, judge
+from tutelage.planning.verdict import judge, way_at_hand
 from tutelage.planning.ways import answer, given_way, scenario_ways, unreachable
 from tutelage.records.document import Caution, Document, Status
 
@@ -40,8 +44,9 @@ class Plan:
         crossover: The span of compute in which each scenario beats ordinary training.
         teachers: The given teachers, best first.
         verdict: Distil or train?
-        cost: What the verdict's way costs.
+        economics: What each way costs, over a lifetime too; repeated data, adapters, the teacher's cache.
         caveats: What the law cannot know.
+        sizes: The sizes for a target loss, where the student's size was left open; the rest is of the size planned.
         curves: Every way along compute.
         teacher_curve: The student's loss against its teacher's.
         status: Whether there is an answer, with the remedy where there is none.
@@ -55,12 +60,18 @@ class Plan:
     crossover: Mapping[str, Crossover]
     teachers: tuple[RankedTeacher, ...]
     verdict: Verdict
-    cost: Cost
+    economics: Economics
     caveats: tuple[str, ...]
+    sizes: Sizes | None = None
     curves: Curves | None = None
     teacher_curve: TeacherCurve | None = None
     status: Status = field(default_factory=Status)
     warnings: tuple[Caution, ...] = ()
+
+    @property
+    def cost(self) -> Cost:
+        """What the verdict's way costs."""
+        return self.economics.cost
 
     @property
     def teachers_text(self) -> str:
@@ -73,21 +84,25 @@ class Plan:
             "law": self.law.name,
             "law_status": asdict(self.law.status),
             "question": {
-                "student_params": self.question.student_params,
+                "student_params": None if self.sizes else self.question.student_params,
                 "compute": self.question.compute,
                 "tokens": self.question.tokens,
                 "target_loss": self.question.target_loss,
                 "students": self.question.students,
                 "modality": self.question.modality,
+                "served_tokens": self.question.served_tokens,
+                "unique_tokens": self.question.unique_tokens,
+                "asked": self.question.asked or None,
             },
             "scenarios": self.scenarios,
             "supervised": self.supervised,
             "crossover": self.crossover,
             "teachers": self.teachers,
             "teachers_text": self.teachers_text,
+            "sizes": self.sizes,
             "curves": self.curves,
             "teacher_curve": self.teacher_curve,
-            "cost": self.cost,
+            **self.economics.body(),
             "verdict": self.verdict,
             "caveats": self.caveats,
         }
@@ -127,6 +142,8 @@ def plan(question: Question, law: Law = PUBLISHED[DEFAULT_LAW]) -> Plan:
         )
     question.require_within_bounds()
     spread = Spread.of(law, question.unique_tokens)
+    if question.student_params is None:
+        return _with_size(question, spread)
     supervised, warnings = train_ordinarily(question, spread)
     warnings = advice.law_cautions(law) + warnings
     if law.distillation is None:
@@ -134,8 +151,25 @@ def plan(question: Question, law: Law = PUBLISHED[DEFAULT_LAW]) -> Plan:
         warnings += advice.range_cautions(law, question, {}, supervised)
         text = f"{law.name} is a supervised law and says nothing of distillation."
         status = Status("no-distillation-law", text, f"Use a distillation law such as {DEFAULT_LAW}.")
-        return replace(_unanswered(question, law, status, warnings), supervised=supervised)
+        nothing = _unanswered(question, law, status, warnings)
+        economics = reckon(question, spread, {}, supervised, nothing.verdict)
+        return replace(nothing, supervised=supervised, economics=economics, caveats=nothing.caveats + economics.caveats)
     return _answered(question, spread, supervised, warnings)
+
+
+def _with_size(question: Question, spread: Spread) -> Plan:
+    """The size for a target loss, then the plan of that size."""
+    law, target = spread.law, question.target_loss
+    assert target is not None
+    ways = {} if law.distillation is None else scenario_ways(question, law)
+    for teacher in question.teachers if ways else ():
+        ways[f"teacher {teacher.name}"] = given_way(question, law, teacher)
+    sizes = find_sizes(spread, target, ways, way_at_hand(question))
+    if sizes.planned_params is None:
+        status = Status("infeasible", sizes.text, "Ask for a higher loss.")
+        return replace(_unanswered(question, law, status, advice.law_cautions(law)), sizes=sizes)
+    sized = plan(replace(question, student_params=sizes.planned_params), law)
+    return replace(sized, sizes=sizes, warnings=advice.size_cautions(sizes) + sized.warnings)
 
 
 def _names(question: Question) -> tuple[str, ...]:
@@ -151,7 +185,7 @@ def _unanswered(question: Question, law: Law, status: Status, warnings: tuple[Ca
         crossover={},
         teachers=(),
         verdict=Verdict(None, None, f"No prediction: {status.text}", advice.NO_DRAWS),
-        cost=Cost(),
+        economics=Economics(),
         caveats=advice.caveats(law),
         status=status,
         warnings=warnings,
@@ -179,6 +213,8 @@ def _answered(
     warnings += advice.bound_cautions(scenarios)
     warnings += advice.range_cautions(spread.law, question, scenarios, supervised)
     verdict = judge(question, spread, scenarios, supervised, crossover)
+    economics = reckon(question, spread, scenarios, supervised, verdict)
+    warnings += economics.warnings
     return Plan(
         question,
         spread.law,
@@ -187,8 +223,9 @@ def _answered(
         crossover,
         teachers,
         verdict,
-        Cost(chosen_flops(verdict, scenarios, supervised)),
-        advice.caveats(spread.law),
+        economics,
+        advice.caveats(spread.law) + economics.caveats,
+        None,
         gather(spread, question.size, {name: answered.curve for name, answered in answers.items()}),
         _teacher_curve(question, spread, scenarios, verdict, supervised),
         advice.status_of(question, verdict, warnings),

@@ -97,12 +97,15 @@ def assess_repetition(spread: Spread, training: Training, distilled: dict[str, T
     fresh = spread.estimate(lambda equation: training_law(equation, tokens).predict(size, tokens))
     best = best_use(spread, forward, float(forward.training_per_token(size)) * tokens, unique)
     epochs = tokens / unique
+    best_text = f"{format_quantity(best.params.value)} parameters and {best.epochs.value:.3g} epochs"
     text = (
         f"ordinary training reads {format_quantity(unique)} distinct tokens {epochs:.3g} times: worth "
         f"{format_quantity(worth.value)} fresh ones, loss {repeated.value:.4f} instead of {fresh.value:.4f}. Up to "
         f"about {AS_GOOD_AS_FRESH:g} epochs repeating is nearly as good as fresh data. The same compute is best spent "
-        f"on {format_quantity(best.params.value)} parameters and {best.epochs.value:.3g} epochs (loss "
-        f"{best.loss.value:.4f})."
+        f"on {best_text} (loss {best.loss.value:.4f})."
+        if epochs > 1.0
+        else f"ordinary training reads {format_quantity(tokens)} of {format_quantity(unique)} distinct tokens: nothing "
+        f"repeats. The same compute is best spent on {best_text} (loss {best.loss.value:.4f})."
     )
     return Repetition(
         known(unique),

@@ -21,6 +21,11 @@ from tutelage.units import format_quantity
 NOTHING_TO_COMPARE = "one of the two has no answer, so there is nothing to compare"
 
 
+def way_at_hand(question: Question) -> str:
+    """The way that the user really has: the best existing teacher, else one that is trained."""
+    return "existing" if question.teachers else "shared" if question.students > 1 else "both"
+
+
 def judge(
     question: Question,
     spread: Spread,
@@ -32,7 +37,7 @@ def judge(
 
     Source: the comparison at equal cost (at equal tokens where tokens are the budget) of `busbridge2025`.
     """
-    way = "existing" if question.teachers else "shared" if question.students > 1 else "both"
+    way = way_at_hand(question)
     scenario = scenarios.get(way)
     if scenario is None:
         choice = "train" if supervised is not None else None
@@ -55,6 +60,13 @@ def judge(
         text += (
             f" If the size is free, ordinary training of {format_quantity(free.params.value)} parameters on "
             f"{format_quantity(free.tokens.value)} tokens reaches {free.loss.value:.3f} nats for the same compute."
+        )
+    unique = question.unique_tokens
+    if unique is not None and scenario.student_tokens.value > unique:
+        epochs = scenario.student_tokens.value / unique
+        text += (
+            f" The distilled student would read its distinct tokens {epochs:.3g} times; no law says what that costs "
+            "it, so distilling looks better here than it is."
         )
     outside = _outside(spread.law, question, scenario)
     if outside:

@@ -5,6 +5,7 @@ Covers: plain text that a terminal, a log or a report can show. Does not cover: 
 
 from __future__ import annotations
 
+from tutelage.planning.economics_words import economics_in_words
 from tutelage.planning.parts import ScenarioPlan
 from tutelage.planning.plan import Plan
 from tutelage.records.estimate import Estimate
@@ -66,6 +67,7 @@ def in_words(plan: Plan) -> str:
     if plan.teachers:
         lines += ["", "Teachers, best first:"]
         lines += [f"  {_teacher(plan, index)}" for index in range(len(plan.teachers))]
+    lines += [line for part in economics_in_words(plan.economics) for line in ("", part)]
     if plan.caveats:
         lines += ["", "Mind:", *(f"  - {caveat}" for caveat in plan.caveats)]
     return "\n".join(lines)
