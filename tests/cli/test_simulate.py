@@ -67,7 +67,19 @@ def test_all_faults_are_told_at_once(capsys: pytest.CaptureFixture[str], tmp_pat
     path = tmp_path / "runs.xls"
     path.write_text("old", "utf-8")
     lines = refused(
-        capsys, "--law", "besiroglu", "--design", "line", "--runs", "1.5", "--noise", "-1", "--out", str(path)
+        capsys,
+        "--law",
+        "besiroglu",
+        "--design",
+        "line",
+        "--runs",
+        "1.5",
+        "--noise",
+        "-1",
+        "--seed",
+        "-5",
+        "--out",
+        str(path),
     )
     for line, part in zip(
         lines,
@@ -76,6 +88,7 @@ def test_all_faults_are_told_at_once(capsys: pytest.CaptureFixture[str], tmp_pat
             "--runs is 1.5; it must be a whole number",
             "no design 'line'; it must be one of isoflop, grid, fixed-ratio, student-isoflop",
             "--noise is '-1'; it must be 0 or a positive number",
+            "--seed is -5; it must be 0 or greater",
             "its suffix must say what to write: .csv, .jsonl or .parquet",
             f"--out {path} exists; name another file, or replace it with --force",
         ),

@@ -213,6 +213,7 @@ def test_real_tables_are_read_without_a_false_alarm(name: str, family: str, colu
 
 
 def test_a_row_keeps_the_number_of_its_file(tmp_path: Path) -> None:
-    lines = [json.dumps({"N": 1e8, "D": 1e9, "loss": 3.0}), "", json.dumps({"N": 2e8, "D": True, "loss": 2.8})]
-    (fault,) = faults(written(tmp_path, "\n".join(lines), "runs.jsonl"))
-    assert fault.startswith("D is not a finite number in line 3 (True)")
+    lines = [json.dumps({"N": 1e8, "D": 1e9, "loss": 3.0}), "", json.dumps({"N": 10**400, "D": True, "loss": 2.8})]
+    size, tokens = faults(written(tmp_path, "\n".join(lines), "runs.jsonl"))
+    assert size.startswith("N is not a finite number in line 3 (1000")
+    assert tokens.startswith("D is not a finite number in line 3 (True)")

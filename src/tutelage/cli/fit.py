@@ -116,7 +116,7 @@ def _inputs(arguments: argparse.Namespace, faults: Faults) -> tuple[Family | Non
 
 def _settings(arguments: argparse.Namespace, faults: Faults, family: Family | None) -> dict[str, Any]:
     """The arguments of `FitSettings`."""
-    settings: dict[str, Any] = {"seed": arguments.seed or 0, "name": arguments.name or arguments.out.stem}
+    settings: dict[str, Any] = {"seed": faults.seed(arguments.seed), "name": arguments.name or arguments.out.stem}
     settings["delta"] = faults.quantity(arguments.delta, "--delta")
     level = faults.not_negative(arguments.level, "--level")
     if level is not None and not 0 < level < 1:

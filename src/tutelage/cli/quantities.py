@@ -53,6 +53,12 @@ class Faults:
         self.add(f"{name} is {text!r}; it must be 0 or a positive number")
         return None
 
+    def seed(self, given: int | None) -> int:
+        """The seed of every draw; 0 where none is given."""
+        if given is not None and given < 0:
+            self.add(f"--seed is {given}; it must be 0 or greater")
+        return given or 0
+
     def mapping(self, texts: Sequence[str], name: str, example: str) -> dict[str, str]:
         """The pairs of `KEY=VALUE,KEY=VALUE`, where commas within a value are kept."""
         pairs: dict[str, str] = {}

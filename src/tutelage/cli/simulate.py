@@ -46,12 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     count = faults.count(arguments.runs, "--runs")
     design = faults.attempt(lambda: Design(arguments.design, count or 1))
     noise = faults.not_negative(arguments.noise, "--noise")
+    seed = faults.seed(arguments.seed)
     faults.attempt(lambda: check_writable_kind(arguments.out))
     faults.not_there(arguments.out, arguments.force)
     faults.raise_if_any()
     # What was read without a fault is there; the checker cannot know.
     assert law is not None and design is not None and noise is not None  # noqa: PT018
-    seed = arguments.seed or 0
     table = simulate(law, design, noise, seed)
     write_runs(table, arguments.out)
     body = {

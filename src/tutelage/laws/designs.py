@@ -27,6 +27,7 @@ RATIOS = (20.0, 40.0, 80.0, 160.0)
 EPOCHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """How often the tokens of a run are repeated, for laws of unique tokens."""
 _LINES = 8
+_MOST_RUNS = 1_000_000
 _TEACHERS = 6
 
 
@@ -47,7 +48,7 @@ class Design:
         runs: How many runs it has.
 
     Raises:
-        InputError: There is no such design, or it has no runs.
+        InputError: There is no such design, or it has no runs or more than a million.
     """
 
     name: str
@@ -57,8 +58,8 @@ class Design:
         faults = []
         if self.name not in DESIGNS:
             faults.append(f"no design {self.name!r}; it must be one of {', '.join(DESIGNS)}")
-        if self.runs < 1:
-            faults.append(f"a design of {self.runs} runs; it needs at least 1")
+        if not 1 <= self.runs <= _MOST_RUNS:
+            faults.append(f"a design of {self.runs} runs; it has 1 to {_MOST_RUNS:,}")
         if faults:
             raise InputError(faults)
 

@@ -22,6 +22,7 @@ _SMALLEST_COUNT = 1e5
 """A table whose largest model has fewer parameters, or longest run fewer tokens, is in another unit."""
 _TWO_COUNTS = 10.0
 """Embeddings make a model's parameters at most this many times more; names with wider sizes name something else."""
+_SHOWN = 30
 _NAMES = ("run", "run_name", "name", "model", "model_name")
 
 
@@ -79,7 +80,7 @@ def _column(rows: Rows, chosen: Chosen) -> tuple[FloatArray, list[str]]:
             continue
         value = _number(cell)
         if value is None or not math.isfinite(value):
-            not_numbers.append(f"{number} ({cell})")
+            not_numbers.append(f"{number} ({str(cell)[:_SHOWN]})")
         elif value <= 0:
             not_positive.append(f"{number} ({cell})")
         else:
@@ -101,7 +102,7 @@ def _number(cell: Any) -> float | None:
         return None
     try:
         return float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
