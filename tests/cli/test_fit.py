@@ -153,7 +153,7 @@ def test_all_faults_are_told_at_once(capsys: pytest.CaptureFixture[str], simulat
         "there is no column 'size' for N; its columns are N, D, L",
         "--delta is 0",
         "--level is 90; it is the coverage of an interval, between 0 and 1",
-        "--bootstrap is 1.5; it must be a whole number",
+        "--bootstrap is 1.5; it must be a whole number, 0 (no intervals) or 2 and more",
         "--starts is 'x'",
         "--fixed alpha is -1",
         "--fixed names delta; family gamma fits E, A, B, alpha, beta, gamma",

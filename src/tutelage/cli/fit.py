@@ -56,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--starts", metavar="N", help="starting points (default: the family's)")
     parser.add_argument("--delta", default="1e-3", metavar="D", help="Huber's delta on log losses (default: 1e-3)")
     parser.add_argument("--level", default="0.9", metavar="P", help="coverage of the intervals (default: 0.9)")
+    parser.add_argument(
+        "--compute", metavar="C", help="FLOPs at which the optimal size is reported (default: the largest of the runs)"
+    )
+    parser.add_argument("--modality", default="text", metavar="NAME", help="what the models read (default: text)")
     parser.add_argument("--name", help="what the law is called (default: the name of --out)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the law file; must not exist yet")
     add_options(parser, "--ledger", "--accept-unidentified", "--seed", "--force", "--dry-run")
@@ -116,15 +120,20 @@ def _inputs(arguments: argparse.Namespace, faults: Faults) -> tuple[Family | Non
 
 def _settings(arguments: argparse.Namespace, faults: Faults, family: Family | None) -> dict[str, Any]:
     """The arguments of `FitSettings`."""
-    settings: dict[str, Any] = {"seed": faults.seed(arguments.seed), "name": arguments.name or arguments.out.stem}
-    settings["delta"] = faults.quantity(arguments.delta, "--delta")
+    settings: dict[str, Any] = {
+        "seed": faults.seed(arguments.seed),
+        "name": arguments.name or arguments.out.stem,
+        "modality": arguments.modality,
+        "delta": faults.quantity(arguments.delta, "--delta"),
+        "compute": faults.quantity(arguments.compute, "--compute"),
+    }
     level = faults.not_negative(arguments.level, "--level")
     if level is not None and not 0 < level < 1:
         faults.add(f"--level is {arguments.level}; it is the coverage of an interval, between 0 and 1, such as 0.9")
     settings["level"] = level
     resamples = faults.not_negative(arguments.bootstrap, "--bootstrap")
-    if resamples is not None and resamples != int(resamples):
-        faults.add(f"--bootstrap is {arguments.bootstrap}; it must be a whole number")
+    if resamples is not None and (resamples != int(resamples) or resamples == 1):
+        faults.add(f"--bootstrap is {arguments.bootstrap}; it must be a whole number, 0 (no intervals) or 2 and more")
     settings["bootstrap"] = int(resamples or 0)
     if arguments.starts is not None:
         settings["starts"] = faults.count(arguments.starts, "--starts")
