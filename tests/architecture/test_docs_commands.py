@@ -1,10 +1,11 @@
-"""The commands and examples in README and docs do what they say.
+"""The commands and examples in README, docs and the pages of examples do what they say.
 
 A fenced block that a reader could run carries a tag after its language:
 
 - `quick`: run as it stands (shell, or Python);
 - `long`: every `tutelage` line is run with `--dry-run` where the verb has it, else its arguments are parsed; every
-  `make` line is run with `-n`. A configuration in the checkout stands in for the teacher, which may be on a hub;
+  `make` line is run with `-n`, every `python` script with `--help`. A configuration in the checkout stands in for the
+  teacher, which may be on a hub;
 - `setup`: installs or clones; not run, because the tests are offline.
 
 Blocks run in a folder of links to the checkout, so that a relative path works and nothing is written into it.
@@ -51,8 +52,9 @@ def blocks_of(text: str, name: str) -> list[Block]:
 
 
 def all_blocks() -> list[Block]:
-    """The runnable blocks of README and docs."""
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """The runnable blocks of README, docs and examples."""
+    folders = [page for folder in ("docs", "examples") for page in sorted((ROOT / folder).rglob("*.md"))]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *folders]
     return [block for page in pages for block in blocks_of(page.read_text("utf-8"), str(page.relative_to(ROOT)))]
 
 
@@ -71,7 +73,9 @@ def checked_form(command: str) -> list[str]:
         words.pop(0)
     if words[0] == "make":
         return ["make", "-n", *words[1:]]
-    assert words[0] == "tutelage", f"a long block holds tutelage and make commands only, not: {command}"
+    if words[0] == "python":
+        return [sys.executable, *words[1:], "--help"]
+    assert words[0] == "tutelage", f"a long block holds tutelage, make and python commands only, not: {command}"
     parser = build_parser(words[1])
     try:
         arguments = parser.parse_args(words[1:])
