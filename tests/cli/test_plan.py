@@ -102,7 +102,8 @@ def test_all_faults_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None
         "no law 'bus'",
         "--student-params is 'x'",
         "--compute is inf",
-        "exactly one of --compute, --tokens and --target-loss",
+        "--compute and --target-loss are given: give exactly one of --compute, --gpu-hours, --money, --tokens and "
+        "--target-loss",
         "unknown 'size'; missing params, loss",
         "--teacher b: params is -1",
         "--teacher b: loss is nan",
@@ -113,7 +114,7 @@ def test_all_faults_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_budget_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = refused(capsys, "--student-params", "1B")
-    assert "give exactly one of --compute, --tokens and --target-loss" in line
+    assert "no budget: give exactly one of --compute" in line
 
 
 def test_two_teachers_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

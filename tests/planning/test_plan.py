@@ -220,8 +220,8 @@ def test_the_words_and_the_table_hold_every_scenario(realistic: Plan) -> None:
         "pretraining",
         "both",
         "existing (7B)",
-        "train, same size",
-        "train, 3.04B",
+        "train (1B)",
+        "train (3.04B)",
     ]
     words = in_words(realistic)
     assert realistic.verdict.text in words

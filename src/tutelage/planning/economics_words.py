@@ -7,25 +7,31 @@ Covers: plain text that a terminal, a log or a report can show. Does not cover: 
 from __future__ import annotations
 
 from tutelage.planning.cost import Cost
-from tutelage.planning.economics import Economics
+from tutelage.planning.economics import TRAIN_OPTIMAL, Economics
 from tutelage.planning.hardware import CURRENCY, Hardware
 from tutelage.records.estimate import Estimate
 from tutelage.units import format_quantity
 
+EVERY_WAY = "every way at this size"
 ASSUMPTION_HEADERS = ("assumption", "value", "unit", "source")
 
 
 def cost_headers(economics: Economics) -> tuple[str, ...]:
     """The columns of `cost_rows`."""
-    served = ("lifetime FLOPs", f"lifetime {CURRENCY}") if economics.lifetime else ()
-    return ("cost of", "FLOPs", "device-hours", CURRENCY, "kWh", "kg CO2e", *served)
+    served = ("lifetime\nFLOPs", f"lifetime\n{CURRENCY}") if economics.lifetime else ()
+    return ("cost of", "FLOPs", "device-\nhours", CURRENCY, "kWh", "kg CO2e", *served)
 
 
 def cost_rows(economics: Economics) -> list[list[str]]:
-    """One row a way; none where neither hardware nor served tokens were asked for."""
+    """One row a way, or one for all where they cost the same; none without hardware and served tokens."""
     if economics.hardware is None and economics.lifetime is None:
         return []
-    return [_cost_row(economics, name, cost) for name, cost in economics.costs.items()]
+    table = {name: _cost_row(economics, name, cost) for name, cost in economics.costs.items()}
+    same_size = [row[1:] for name, row in table.items() if name != TRAIN_OPTIMAL]
+    if len(same_size) > 1 and all(row == same_size[0] for row in same_size):
+        optimal = table.get(TRAIN_OPTIMAL)
+        return [[EVERY_WAY, *same_size[0]], *([optimal] if optimal else [])]
+    return list(table.values())
 
 
 def _cost_row(economics: Economics, name: str, cost: Cost) -> list[str]:

@@ -136,9 +136,9 @@ UNITS = {
 """The numbers that users may give, with their units."""
 
 _COMMON = {
-    "mfu": "assumed (grattafiori2024: 0.38 to 0.43, large models on H100)",
-    "price": f"assumed, near on-demand list prices of {PRICED}",
-    "pue": "assumed (institute2024: 1.3 in new sites, 1.56 on average)",
+    "mfu": "assumed (grattafiori2024: 0.38 to 0.43)",
+    "price": f"assumed, near list prices of {PRICED}",
+    "pue": "assumed (institute2024: 1.3 in new sites)",
     "carbon": "world average of 2024 (graham2025)",
 }
 

@@ -184,11 +184,11 @@ def assess_lifetime(spread: Spread, service: Service, made: Mapping[str, Lived],
     law = training_law(spread.law.equation, goal.unique_tokens)
     smaller = price_of_sizes(law, spread.law.forward, float(goal.loss(spread.law.equation)))
     listed = ", ".join(f"{share:g} of it {_percent(price - 1)}" for share, price in smaller.items())
-    what = "FLOPs" if service.weight == 1.0 else "money"
+    what = "fewer FLOPs" if service.weight == 1.0 else "less money"
     text = (
         f"for {format_quantity(service.served_tokens)} served tokens and a loss of {usual.loss.value:.4f}, ordinary "
         f"training costs least over the lifetime with {format_quantity(optimal.params.value)} parameters on "
-        f"{format_quantity(optimal.tokens.value)} tokens: {saving.value:.1%} less {what} than the compute-optimal "
+        f"{format_quantity(optimal.tokens.value)} tokens: {saving.value:.1%} {what} than the compute-optimal "
         f"{format_quantity(usual.params.value)}. A model smaller than that one costs more to train to the same loss: "
         f"{listed}."
     )

@@ -12,17 +12,17 @@ from tutelage.records.estimate import Estimate
 from tutelage.units import format_quantity
 
 HEADERS = (
-    "scenario",
+    "way",
     "student loss",
-    "band",
-    "student tokens",
+    "student\ntokens",
     "teacher",
-    "teacher tokens",
-    "teacher loss",
+    "teacher\ntokens",
+    "teacher\nloss",
     "FLOPs",
-    "student/logits/teacher",
+    "student/\nlogits/\nteacher %",
     "gain",
 )
+"""Two or three lines each, so that the table fits a terminal."""
 
 
 def rows(plan: Plan) -> list[list[str]]:
@@ -30,29 +30,27 @@ def rows(plan: Plan) -> list[list[str]]:
     table = [_row(name, scenario) for name, scenario in plan.scenarios.items() if scenario is not None]
     ordinary = plan.supervised
     if ordinary is not None:
-        loss, band = _loss(ordinary.loss), _band(ordinary.loss)
+        name = f"train ({format_quantity(plan.question.size)})"
         flops = _count(ordinary.compute)
-        table.append(["train, same size", loss, band, _count(ordinary.tokens), "", "", "", flops, "", ""])
+        table.append([name, _loss(ordinary.loss), _count(ordinary.tokens), "", "", "", flops, "", ""])
         free = ordinary.compute_optimal
         if free is not None:
-            name = f"train, {_count(free.params)}"
-            table.append([name, _loss(free.loss), _band(free.loss), _count(free.tokens), "", "", "", "", "", ""])
+            name = f"train ({_count(free.params)})"
+            table.append([name, _loss(free.loss), _count(free.tokens), "", "", "", "", "", ""])
     return table
 
 
 def _row(name: str, scenario: ScenarioPlan) -> list[str]:
-    shares = "/".join(f"{share.value:.2f}".lstrip("0") or "0" for share in scenario.shares.values())
     return [
         f"{name} ({scenario.teacher})" if scenario.teacher else name,
         _loss(scenario.student_loss),
-        _band(scenario.student_loss),
         _count(scenario.student_tokens),
         _count(scenario.teacher_params),
         _count(scenario.teacher_tokens),
-        _loss(scenario.teacher_loss),
+        f"{scenario.teacher_loss.value:.3f}",
         _count(scenario.compute),
-        shares,
-        f"{scenario.gain.value:+.4f}",
+        "/".join(f"{100 * share.value:.0f}" for share in scenario.shares.values()),
+        f"{scenario.gain.value:+.3f}",
     ]
 
 
@@ -85,13 +83,9 @@ def _teacher(plan: Plan, index: int) -> str:
 
 
 def _loss(estimate: Estimate) -> str:
-    return f"{estimate.value:.4f}"
-
-
-def _band(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
-        return ""
-    return f"{estimate.low:.3f}-{estimate.high:.3f}"
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def _count(estimate: Estimate | None) -> str:
