@@ -11,6 +11,7 @@ import torch
 
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.reduction import Reduced
+from tutelage.objectives.schedules import Schedule
 from tutelage.objectives.signal import Signal
 from tutelage.objectives.terms import LayerPair, Term
 
@@ -18,13 +19,22 @@ from tutelage.objectives.terms import LayerPair, Term
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "kll"}, "unknown; choose one of cross_entropy, kl"),
+        ({"kind": "kll"}, "unknown; choose one of cross_entropy, "),
         ({"kind": "kl", "weight": -1.0}, "weight -1.0"),
         ({"kind": "kl", "weight": math.nan}, "weight nan"),
         ({"kind": "kl", "temperature": 0.0}, "temperature 0.0"),
         ({"kind": "kl", "temperature": math.inf}, "temperature inf"),
         ({"kind": "cross_entropy", "temperature": 2.0}, "no temperature"),
         ({"kind": "angle", "temperature": 2.0}, "no temperature"),
+        ({"kind": "kl", "mix": 0.5}, "no mixing weight, yet mix 0.5 was given; only jsd, skew_kl and skew_reverse_kl"),
+        ({"kind": "jsd", "mix": 1.5}, "mix 1.5 of term jsd must be a number from 0 to 1"),
+        ({"kind": "jsd", "mix": math.nan}, "mix nan"),
+        ({"kind": "jsd", "mix": 0.0}, "nothing would be learned; use kl or reverse_kl"),
+        ({"kind": "skew_kl", "mix": 1.0}, "nothing would be learned"),
+        ({"kind": "angle", "standardise": True}, "compares no logits to standardise"),
+        ({"kind": "kl", "centre": True}, "compares no states to centre"),
+        ({"kind": "linear_cka", "centre": True}, "centres by definition"),
+        ({"kind": "curve", "centre": True}, "which no centring changes"),
     ],
 )
 def test_bad_settings_are_one_clear_sentence(settings: dict[str, object], message: str) -> None:
@@ -59,12 +69,33 @@ def test_objectives_that_mean_nothing_are_refused(
 
 def test_temperature_squared_and_weight_are_applied_once_and_only_where_they_belong() -> None:
     objective = Objective([Term("cross_entropy", 0.5), Term("kl", 0.8, 3.0), Term("angle", 2.0)], (LayerPair(1, 1),))
-    assert objective.scales == {"cross_entropy": 0.5, "kl": pytest.approx(0.8 * 9.0), "angle": 2.0}
+    assert objective.scales_at(1) == {"cross_entropy": 0.5, "kl": pytest.approx(0.8 * 9.0), "angle": 2.0}
     reduced = {name: Reduced(torch.tensor(6.0), 2) for name in objective.terms}
     counts = {"cross_entropy": 2, "kl": torch.tensor(3), "angle": 6}
     expected = 0.5 * 3.0 + 0.8 * 9.0 * 2.0 + 2.0 * 1.0
     assert float(objective.combine(reduced, counts)) == pytest.approx(expected)
     assert objective.means(reduced, counts) == {"cross_entropy": 3.0, "kl": 2.0, "angle": 1.0}
+
+
+def test_a_schedule_changes_the_weight_and_nothing_else() -> None:
+    half = Schedule("linear", start=0.0, end=1.0, to_step=2)
+    objective = Objective([Term("cross_entropy"), Term("kl", 0.8, 3.0, schedule=half)])
+    reduced = {name: Reduced(torch.tensor(6.0), 2) for name in objective.terms}
+    counts = dict.fromkeys(objective.terms, 3)
+    for step, weight in ((1, 0.0), (2, 0.4), (3, 0.8), (9, 0.8)):
+        assert objective.weights_at(step) == {"cross_entropy": 1.0, "kl": weight}
+        assert objective.scales_at(step)["kl"] == pytest.approx(9.0 * weight)
+        assert float(objective.combine(reduced, counts, step)) == pytest.approx(2.0 + 9.0 * weight * 2.0)
+        assert objective.means(reduced, counts)["kl"] == 2.0
+
+
+def test_a_term_without_a_unit_in_a_step_adds_nothing_while_others_count() -> None:
+    objective = Objective([Term("cross_entropy"), Term("linear_cka")], (LayerPair(1, 1),))
+    assert objective.counts(torch.tensor([[True, True, False]])) == {"cross_entropy": 2, "linear_cka": 0}
+    reduced = {"cross_entropy": Reduced(torch.tensor(3.0), 2), "linear_cka": Reduced(torch.tensor(0.0), 0)}
+    counts = {"cross_entropy": 2, "linear_cka": 0}
+    assert float(objective.combine(reduced, counts)) == 1.5
+    assert objective.means(reduced, counts) == {"cross_entropy": 1.5, "linear_cka": 0.0}
 
 
 def test_layers_that_must_be_captured() -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import PreflightError
+from tutelage.objectives.alignments import alignments
+from tutelage.objectives.divergences import divergences
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.signal import Signal
 from tutelage.objectives.terms import LayerPair, Term
@@ -147,10 +149,18 @@ def test_a_sound_run_passes_every_check_and_reports_its_numbers() -> None:
     assert all(math.isfinite(check["measured"]) for check in document["checks"])
 
 
-@pytest.mark.parametrize("kind", ["angle", "angle2", "cosine", "mse"])
+def every_comparison() -> list[Term]:
+    """Every divergence plain and standardised, every comparison of states plain and, where it can be, centred."""
+    terms = [Term(kind, standardise=standardise) for kind in divergences() for standardise in (False, True)]
+    for kind, member in alignments().items():
+        terms += [Term(kind)] + ([Term(kind, centre=True)] if member.centring == "option" else [])
+    return terms
+
+
+@pytest.mark.parametrize("term", every_comparison(), ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_every_alignment_passes_in_every_teacher_dtype(kind: str, dtype: torch.dtype) -> None:
-    run = make_run((Term("cross_entropy"), Term(kind)))
+def test_every_comparison_passes_in_every_teacher_dtype(term: Term, dtype: torch.dtype) -> None:
+    run = make_run((Term("cross_entropy"), term))
 
     def low_precision(batch: ToyBatch) -> Signal:
         signal = run.teacher.signal(batch)
@@ -250,21 +260,21 @@ def test_a_student_with_nothing_to_train_is_refused() -> None:
 
 
 def test_a_loss_that_reads_dropped_positions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def masked_after(student: Tensor, teacher: Tensor, keep_BT: Tensor, temperature: float) -> object:
-        log_p, log_q = (torch.log_softmax(x / temperature, -1) for x in (teacher, student))
+    def masked_after(term: Term, student: Tensor, teacher: Tensor, keep_BT: Tensor) -> object:
+        log_p, log_q = (torch.log_softmax(x / term.temperature, -1) for x in (teacher, student))
         return type("R", (), {"total": ((log_p.exp() * (log_p - log_q)).sum(-1) * keep_BT).sum(), "count": 13})()
 
-    monkeypatch.setattr("tutelage.objectives.objective.DIVERGENCES", {"kl": masked_after})
+    monkeypatch.setattr("tutelage.objectives.objective.divergence", masked_after)
     assert any("effect of garbage at dropped positions (inf, allowed 0)" in line for line in make_run().failures())
 
 
 def test_a_divergence_that_is_a_cross_entropy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def soft_cross_entropy(student: Tensor, teacher: Tensor, keep_BT: Tensor, temperature: float) -> object:
-        log_q = torch.log_softmax(student[keep_BT] / temperature, -1)
-        p = torch.softmax(teacher[keep_BT] / temperature, -1)
+    def soft_cross_entropy(term: Term, student: Tensor, teacher: Tensor, keep_BT: Tensor) -> object:
+        log_q = torch.log_softmax(student[keep_BT] / term.temperature, -1)
+        p = torch.softmax(teacher[keep_BT] / term.temperature, -1)
         return type("R", (), {"total": -(p * log_q).sum(), "count": 13})()
 
-    monkeypatch.setattr("tutelage.objectives.objective.DIVERGENCES", {"kl": soft_cross_entropy})
+    monkeypatch.setattr("tutelage.objectives.objective.divergence", soft_cross_entropy)
     (line,) = make_run().failures()
     assert "kl on (teacher, teacher)" in line
     assert "not zero when the student equals the teacher" in line

@@ -1,7 +1,7 @@
 """Cross-entropy with labels, and the log-probabilities that likelihoods and divergences share.
 
-Covers hard labels. Does not cover soft labels (`divergence`), temperature on cross-entropy (it has none), or shifting
-(labels are already aligned with the logits).
+Covers hard labels. Does not cover soft labels (`sparse`, `divergences`), temperature on cross-entropy (it has none), or
+shifting (labels are already aligned with the logits).
 
 Shape letters: B batch, T positions, V vocabulary, N kept positions.
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tutelage.objectives.reduction import Reduced, gather_kept, sum_rows
-
-# A class masked with -inf has log-probability -inf; if the target gives it mass, the loss is infinite. It is counted as
-# this many nats instead: far below what finite logits reach (+-1e4 gives -2e4), small enough to sum in float32.
-LOG_PROBABILITY_FLOOR = -1e6
+from tutelage.objectives.chunks import Index, sum_over_positions
+from tutelage.objectives.logits import DeferredLogits
+from tutelage.objectives.reduction import Reduced
+from tutelage.objectives.sparse import LOG_PROBABILITY_FLOOR, sparse_cross_entropy
+from tutelage.objectives.targets import label_targets
 
 
 def log_probabilities(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:
@@ -40,13 +40,13 @@ def log_probabilities(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:
     return log_p_NV
 
 
-def cross_entropy(logits_BTV: Tensor, labels_BT: Tensor, keep_BT: Tensor) -> Reduced:
+def cross_entropy(scores_BTV: Tensor | DeferredLogits, labels_BT: Tensor, keep_BT: Tensor) -> Reduced:
     """Negative log-likelihood of the labels, in nats, summed over kept positions.
 
     Equation: sum over kept (b, t) of -log softmax(logits[b, t])[labels[b, t]].
 
     Args:
-        logits_BTV: Student logits.
+        scores_BTV: Student logits, or what they are made of.
         labels_BT: The right class at each position, int64; what stands at dropped positions is never read.
         keep_BT: True where a position is supervised. There is no ignore index: -100 at a kept position is an error.
 
@@ -59,6 +59,8 @@ def cross_entropy(logits_BTV: Tensor, labels_BT: Tensor, keep_BT: Tensor) -> Red
         >>> round(float(loss.total), 4), loss.count
         (1.3863, 1)
     """
-    log_p_NV = log_probabilities(gather_kept(logits_BTV, keep_BT))
-    labels_N = gather_kept(labels_BT, keep_BT)
-    return sum_rows(-log_p_NV.gather(1, labels_N[:, None])[:, 0])
+
+    def losses(logits_NV: Tensor, index: Index) -> Tensor:
+        return sparse_cross_entropy(logits_NV, label_targets(labels_BT[index], logits_NV.shape[-1]))
+
+    return sum_over_positions(losses, scores_BTV, keep_BT)

@@ -12,32 +12,24 @@ Shape letters: B batch, T positions, V vocabulary, H hidden, N kept positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.objectives.alignment import AlignmentBaselines, alignment_baselines, angle, angle2, cosine, mse
-from tutelage.objectives.divergence import forward_kl
+from tutelage.objectives.baselines import AlignmentBaselines, alignment_baselines
 from tutelage.objectives.likelihood import cross_entropy
-from tutelage.objectives.reduction import Reduced, gather_kept
+from tutelage.objectives.position_terms import divergence
+from tutelage.objectives.reduction import Reduced
 from tutelage.objectives.signal import Signal
+from tutelage.objectives.state_terms import Groups, compare_states, count_units, kept_states
+from tutelage.objectives.targets import SparseTargets
 from tutelage.objectives.terms import LayerPair, Term
 
 Projectors: TypeAlias = Mapping[str, nn.Module] | nn.ModuleDict
 """One module per layer pair, from student width to teacher width, by `LayerPair.name`."""
-
-# One row per kind; together with its row in TERM_FAMILIES a new member inherits the contract tests.
-LIKELIHOODS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Reduced]] = {"cross_entropy": cross_entropy}
-DIVERGENCES: Mapping[str, Callable[[Tensor, Tensor, Tensor, float], Reduced]] = {"kl": forward_kl}
-ALIGNMENTS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Reduced]] = {
-    "angle": angle,
-    "angle2": angle2,
-    "cosine": cosine,
-    "mse": mse,
-}
 
 
 class Objective:
@@ -61,9 +53,10 @@ class Objective:
         if len(set(pairs)) != len(pairs):
             raise ValueError("a layer pair is listed more than once")
         self.terms: Mapping[str, Term] = {term.kind: term for term in terms}
-        self.pairs: tuple[LayerPair, ...] = tuple(pairs) if self._kinds_of("alignment") else ()
-        if self._kinds_of("alignment") and not self.pairs:
-            raise ValueError(f"term {self._kinds_of('alignment')[0]} aligns states, yet no layer pair is given")
+        comparing = [term.kind for term in terms if term.compares_states]
+        self.pairs: tuple[LayerPair, ...] = tuple(pairs) if comparing else ()
+        if comparing and not self.pairs:
+            raise ValueError(f"term {comparing[0]} aligns states, yet no layer pair is given")
 
     @property
     def needs_teacher(self) -> bool:
@@ -80,16 +73,27 @@ class Objective:
         """Teacher blocks whose states must be in its signal, ascending."""
         return tuple(sorted({pair.teacher for pair in self.pairs}))
 
-    @property
-    def scales(self) -> dict[str, float]:
+    def weights_at(self, step: int) -> dict[str, float]:
+        """Every term's weight at an optimiser step (the first is 1), by its schedule: the one place that asks it."""
+        return {name: term.weight_at(step) for name, term in self.terms.items()}
+
+    def scales_at(self, step: int) -> dict[str, float]:
         """What each term's mean is multiplied by: its weight, and T**2 for a divergence at temperature T.
 
         T**2 because the gradient of a softened divergence shrinks as 1/T**2 (hinton2015, section 2).
         """
         return {
-            name: term.weight * (term.temperature**2 if term.family == "divergence" else 1.0)
-            for name, term in self.terms.items()
+            name: weight * (self.terms[name].temperature ** 2 if self.terms[name].family == "divergence" else 1.0)
+            for name, weight in self.weights_at(step).items()
         }
+
+    def counts(self, keep_BT: Tensor) -> dict[str, int]:
+        """What each term will count on a batch, from its mask alone: kept positions; sets; differences along time.
+
+        Summed over micro-batches and ranks before the first backward pass, these are the divisors of `combine`.
+        """
+        groups = Groups.of(keep_BT)
+        return {name: count_units(term, groups) for name, term in self.terms.items()}
 
     def evaluate(
         self,
@@ -106,48 +110,53 @@ class Objective:
             teacher: Detached. None only if `needs_teacher` is false.
             labels_BT: The right class at each position; read at kept positions only.
             keep_BT: True where a position is supervised. Alignments compare the same positions.
-            projectors: One module per pair under `LayerPair.name`. They see kept positions only, so that garbage at a
-                dropped position cannot reach their gradients.
+            projectors: One module per pair under `LayerPair.name`, for terms that project. They see kept positions
+                only, so that garbage at a dropped position cannot reach their gradients.
 
         Returns:
-            Sums over kept positions with their count. An alignment is averaged over pairs. T**2 is not inside.
+            Sums with the counts of `counts`. An alignment is averaged over pairs. T**2 is not inside.
 
         Raises:
-            InputError: Vocabularies or widths differ.
+            InputError: Vocabularies or widths differ, or a cached teacher does not serve a term.
             ValueError: A term needs the teacher and there is none.
         """
+        if self.needs_teacher and teacher is None:
+            raise ValueError(f"the objective ({', '.join(self.terms)}) compares with a teacher, and none was given")
+        scores = student.scores
+        if isinstance(scores, SparseTargets):
+            raise ValueError("a student has logits; sparse targets are a teacher's")
         reduced: dict[str, Reduced] = {}
-        with torch.autocast(device_type=student.logits_BTV.device.type, enabled=False):
-            for name in self._kinds_of("likelihood"):
-                reduced[name] = LIKELIHOODS[name](student.logits_BTV, labels_BT, keep_BT)
-            if self.needs_teacher and teacher is None:
-                raise ValueError(f"the objective ({', '.join(self.terms)}) compares with a teacher, and none was given")
-            if teacher is not None:
-                for name in self._kinds_of("divergence"):
-                    reduced[name] = DIVERGENCES[name](
-                        student.logits_BTV, teacher.logits_BTV, keep_BT, self.terms[name].temperature
-                    )
-                reduced |= self._evaluate_alignments(student, teacher, keep_BT, projectors)
+        with torch.autocast(device_type=student.device.type, enabled=False):
+            for name, term in self.terms.items():
+                if term.family == "likelihood":
+                    reduced[name] = cross_entropy(scores, labels_BT, keep_BT)
+                elif term.family == "divergence" and teacher is not None:
+                    reduced[name] = divergence(term, scores, teacher.scores, keep_BT)
+            if self.pairs and teacher is not None:
+                reduced |= self._compare_states(student, teacher, keep_BT, projectors)
         return {name: reduced[name] for name in self.terms}
 
-    def combine(self, reduced: Mapping[str, Reduced], counts: Mapping[str, int | Tensor]) -> Tensor:
+    def combine(self, reduced: Mapping[str, Reduced], counts: Mapping[str, int | Tensor], step: int = 1) -> Tensor:
         """The scalar to minimise: the sum over terms of scale * total / count. The one place that divides.
 
         Args:
             reduced: From `evaluate`, of one micro-batch on one rank.
-            counts: Kept positions by term, summed over all micro-batches and ranks of the optimiser step *before* the
-                first backward. The parts' scalars then add up to that of the whole batch, and so do their gradients.
+            counts: From `counts`, summed over all micro-batches and ranks of the optimiser step *before* the first
+                backward. The parts' scalars then add up to that of the whole batch, and so do their gradients. A term
+                that has nothing to count in this step, while others have, adds nothing.
+            step: The optimiser step, for weights with a schedule; the first is 1.
 
         Raises:
-            TutelageError: A count is 0.
+            TutelageError: Nothing is counted by any term.
         """
-        scales = self.scales
-        parts = [_divide(name, reduced[name], counts[name]) * scales[name] for name in self.terms]
-        return torch.stack(parts).sum()
+        _require_counted(counts)
+        scales = self.scales_at(step)
+        return torch.stack([_divide(reduced[name], counts[name]) * scales[name] for name in self.terms]).sum()
 
     def means(self, reduced: Mapping[str, Reduced], counts: Mapping[str, int | Tensor]) -> dict[str, float]:
-        """Every unweighted term per kept position (nats, radians, ...), for logging."""
-        return {name: float(_divide(name, reduced[name], counts[name]).detach()) for name in self.terms}
+        """Every unweighted term per unit counted (nats, radians, ...), for logging; 0 where it has none."""
+        _require_counted(counts)
+        return {name: float(_divide(reduced[name], counts[name]).detach()) for name in self.terms}
 
     def baselines(
         self,
@@ -157,52 +166,46 @@ class Objective:
         projectors: Projectors,
         seed: int = 0,
     ) -> dict[str, AlignmentBaselines]:
-        """Mean angle of each pair, by `LayerPair.name`, beside its mean-vector and shuffled baselines, for logging."""
+        """Mean angle of each projected pair, by `LayerPair.name`, beside its mean-vector and shuffled baselines."""
+        if not any(term.projected for term in self.terms.values()):
+            return {}
         with torch.no_grad(), torch.autocast(device_type=keep_BT.device.type, enabled=False):
             found = {}
             for pair in self.pairs:
-                z_NH, h_NH, keep_N = _project(pair, student, teacher, keep_BT, projectors)
-                found[pair.name] = alignment_baselines(z_NH, h_NH, keep_N, seed)
+                z_NH = projectors[pair.name](kept_states(student.states[pair.student], keep_BT))
+                h_NH = kept_states(teacher.states[pair.teacher], keep_BT)
+                found[pair.name] = alignment_baselines(z_NH, h_NH, seed)
             return found
 
-    def _kinds_of(self, family: str) -> list[str]:
-        return [name for name, term in self.terms.items() if term.family == family]
-
-    def _evaluate_alignments(
+    def _compare_states(
         self,
         student: Signal,
         teacher: Signal,
         keep_BT: Tensor,
         projectors: Projectors,
     ) -> dict[str, Reduced]:
-        names = self._kinds_of("alignment")
-        by_pair: dict[str, list[Reduced]] = {name: [] for name in names}
+        comparing = [term for term in self.terms.values() if term.compares_states]
+        groups = Groups.of(keep_BT)
+        by_pair: dict[str, list[Reduced]] = {term.kind: [] for term in comparing}
         for pair in self.pairs:
-            z_NH, h_NH, keep_N = _project(pair, student, teacher, keep_BT, projectors)
-            for name in names:
-                by_pair[name].append(ALIGNMENTS[name](z_NH, h_NH, keep_N))
+            h_S_NH = kept_states(student.states[pair.student], keep_BT)
+            h_T_NH = kept_states(teacher.states[pair.teacher].detach(), keep_BT)
+            z_NH = projectors[pair.name](h_S_NH) if any(term.projected for term in comparing) else h_S_NH
+            for term in comparing:
+                found = compare_states(term, z_NH if term.projected else h_S_NH, h_T_NH, groups)
+                by_pair[term.kind].append(found)
         return {
             name: Reduced(torch.stack([one.total for one in found]).mean(), found[0].count)
             for name, found in by_pair.items()
         }
 
 
-def _project(
-    pair: LayerPair,
-    student: Signal,
-    teacher: Signal,
-    keep_BT: Tensor,
-    projectors: Projectors,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Projected student rows, teacher rows and an all-True mask at the kept positions of one pair."""
-    h_S_NH = gather_kept(student.states[pair.student], keep_BT).float()
-    h_T_NH = gather_kept(teacher.states[pair.teacher].detach(), keep_BT)
-    keep_N = torch.ones(h_S_NH.shape[0], dtype=torch.bool, device=h_S_NH.device)
-    return projectors[pair.name](h_S_NH), h_T_NH, keep_N
+def _divide(reduced: Reduced, count: int | Tensor) -> Tensor:
+    return reduced.total / max(1.0, float(count))  # a term without any unit has a total of 0
 
 
-def _divide(name: str, reduced: Reduced, count: int | Tensor) -> Tensor:
-    positions = float(count)
-    if positions <= 0:
-        raise TutelageError(f"term {name}: the optimiser step supervises no position, so there is no mean to take")
-    return reduced.total / positions
+def _require_counted(counts: Mapping[str, int | Tensor]) -> None:
+    if not any(float(count) > 0 for count in counts.values()):
+        raise TutelageError(
+            f"term {', '.join(counts)}: the optimiser step supervises no position, so there is no mean to take"
+        )

@@ -43,11 +43,20 @@ def gather_kept(values: Tensor, keep_BT: Tensor) -> Tensor:
     Raises:
         ValueError: The mask is not boolean (a 0/1 integer mask would be read as indices), or shapes disagree.
     """
+    require_mask(values, keep_BT)
+    return values[keep_BT]
+
+
+def require_mask(values: Tensor, keep_BT: Tensor) -> None:
+    """Refuse a mask that is not one.
+
+    Raises:
+        ValueError: It is not boolean (a 0/1 integer mask would be read as indices), or shapes disagree.
+    """
     if keep_BT.dtype != torch.bool:
         raise ValueError(f"keep_BT has dtype {keep_BT.dtype}; a mask is boolean, True where a position counts")
     if values.shape[: keep_BT.ndim] != keep_BT.shape:
         raise ValueError(f"values of shape {tuple(values.shape)} do not match a mask of shape {tuple(keep_BT.shape)}")
-    return values[keep_BT]
 
 
 def sum_rows(losses_N: Tensor) -> Reduced:

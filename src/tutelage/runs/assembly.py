@@ -117,7 +117,7 @@ def outline_models(recipe: Recipe, stock: SpeechModel, source: SpeechModel | Non
     widths = (student.model.config.d_model, stock.model.config.d_model)
     trainables = Trainables(
         params_per_rank=count_lora_params(student.model, design.lora, 1),
-        projector_params=len(pairs) * count_projector_params(design.projector, *widths) if pairs else 0,
+        projector_params=len(pairs) * count_projector_params(design.projector, *widths) if recipe.projects else 0,
         largest_rank=largest_useful_rank(student.model, design.lora),
     )
     budget = Budget(count_params(stock.model), design.budget_share, design.allow_over_budget)
@@ -130,8 +130,9 @@ def assemble(recipe: Recipe, outline: Outline) -> Assembly:
     design = recipe.student
     peft_model = add_lora(outline.student.model, design.lora, outline.budget.rank, recipe.seed)
     config = outline.student.model.config
+    projected = outline.pairs if recipe.projects else ()
     projectors = make_projectors(
-        design.projector, outline.pairs, config.d_model, outline.teacher.model.config.d_model, recipe.seed
+        design.projector, projected, config.d_model, outline.teacher.model.config.d_model, recipe.seed
     )
     return Assembly(
         outline, peft_model, projectors.to(outline.student.model.device), Objective(recipe.objective, outline.pairs)

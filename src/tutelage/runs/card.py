@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tutelage.objectives.terms import TERM_FAMILIES
+
 
 def write_card(document: Mapping[str, Any]) -> str:
     """The card as Markdown with the metadata block that model hubs read."""
@@ -100,5 +102,10 @@ def _shown(estimate: Mapping[str, Any] | None, scale: float, digits: int) -> str
 
 
 def _term(term: Mapping[str, Any]) -> str:
-    temperature = f" at temperature {term['temperature']:g}, times its square" if term["kind"] == "kl" else ""
-    return f"{term['weight']:g} x {term['kind']}{temperature}"
+    family = TERM_FAMILIES[term["kind"]]
+    squared = ", times its square" if family == "divergence" else ""
+    temperature = f" at temperature {term['temperature']:g}{squared}" if family in ("divergence", "contrast") else ""
+    options = [f"mix {term['mix']:g}"] if term.get("mix") is not None else []
+    options += [name for name in ("standardise", "centre") if term.get(name)]
+    options += ["a schedule of its weight"] if term.get("schedule") else []
+    return f"{term['weight']:g} x {term['kind']}{temperature}" + (f" ({', '.join(options)})" if options else "")

@@ -129,8 +129,13 @@ class Recipe:
 
     @property
     def aligns(self) -> bool:
-        """Whether any term compares hidden states, so that projectors are needed."""
-        return any(term.family == "alignment" for term in self.objective)
+        """Whether any term compares hidden states, so that a layer map is needed."""
+        return any(term.compares_states for term in self.objective)
+
+    @property
+    def projects(self) -> bool:
+        """Whether any term compares states through projectors."""
+        return any(term.projected for term in self.objective)
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe as plain JSON values, every default written out."""

@@ -7,9 +7,10 @@ The scaling, once and for all. The documented scalar of a step is
 
     L = sum over terms k of  s_k * (sum over ranks r and micro-batches m of total_krm) / (sum over r and m of count_krm)
 
-with s_k = weight, and T^2 for divergences. Counts are summed over micro-batches and ranks first; then every micro-batch
-contributes `Objective.combine(its totals, the step's counts)`, and plain sums of these parts, and of their gradients,
-over micro-batches and ranks are L and its gradient. So gradients are *added* over ranks: there is no wrapper that
+with s_k = the weight at this step, and T^2 for divergences. What a term counts (kept positions, or sets of them) is
+known from the mask alone. Counts are summed over micro-batches and ranks first; then every micro-batch contributes
+`Objective.combine(its totals, the step's counts)`, and plain sums of these parts, and of their gradients, over
+micro-batches and ranks are L and its gradient. So gradients are *added* over ranks: there is no wrapper that
 averages them, hence no factor of the world size, and a rank without any sample simply adds zero.
 """
 
@@ -105,12 +106,13 @@ class StepReport:
     Args:
         step: Steps taken so far, this one included (the first is 1).
         total: The documented scalar, before the update: weighted, T^2 included, over all micro-batches and ranks.
-        terms: Every unweighted term's mean over kept positions (nats, radians, ...), T^2 not included.
+        terms: Every unweighted term's mean over what it counts (nats, radians, ...), T^2 not included.
         positions: Kept positions, over all micro-batches and ranks.
         learning_rate: That of this step.
         gradient_norm: Global norm over everything trained, before clipping.
         term_gradient_norms: Norm of the gradient of each unweighted term's mean on the student's trainable
             parameters (projectors not included); empty at steps that did not measure it.
+        weights: Every term's weight at this step.
     """
 
     step: int
@@ -120,6 +122,7 @@ class StepReport:
     learning_rate: float
     gradient_norm: float
     term_gradient_norms: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -159,7 +162,8 @@ class Stepper(Generic[BatchT]):
             TutelageError: If no position is supervised, or the loss or its gradient is not finite. The student is
                 then as it was before the step.
         """
-        counts = self._count(batches)
+        announced = [self._lesson.objective.counts(batch.keep_BT) for batch in batches]
+        positions, counts = self._count(announced, batches)
         self._optimizer.zero_grad(set_to_none=True)
         parts: list[Mapping[str, Reduced]] = []
         gradients = _TermGradients(self._of_student) if measure_terms else None
@@ -167,9 +171,9 @@ class Stepper(Generic[BatchT]):
             reduced = self._evaluate(batch)
             if gradients is not None:
                 gradients.add(reduced)
-            self._process.backward(self._lesson.objective.combine(reduced, counts))
+            self._process.backward(self._lesson.objective.combine(reduced, counts, step))
             parts.append({name: Reduced(one.total.detach(), one.count) for name, one in reduced.items()})
-        _require_counted(parts, batches)
+        _require_counted(parts, announced)
         reduced = self._sum_over_parts(parts, counts)
         total, terms = self._means(step, reduced, counts)
         self._add_gradients_over_ranks()
@@ -183,16 +187,21 @@ class Stepper(Generic[BatchT]):
             step=step,
             total=total,
             terms=terms,
-            positions=max(counts.values()),
+            positions=positions,
             learning_rate=learning_rate,
             gradient_norm=norm,
             term_gradient_norms={} if gradients is None else self._norms(gradients, counts),
+            weights=self._lesson.objective.weights_at(step),
         )
 
-    def _count(self, batches: Sequence[BatchT]) -> dict[str, int]:
-        """Positions by term over micro-batches and ranks. Every term of today is a sum over kept positions."""
-        kept = torch.tensor([_kept(batches)], dtype=torch.int64, device=self._process.device)
-        return dict.fromkeys(self._lesson.objective.terms, int(self._process.reduce(kept, "sum")))
+    def _count(self, announced: Sequence[Mapping[str, int]], batches: Sequence[BatchT]) -> tuple[int, dict[str, int]]:
+        """Kept positions, and what each term counts, over micro-batches and ranks."""
+        names = list(self._lesson.objective.terms)
+        mine = [sum(int(batch.keep_BT.sum()) for batch in batches)]
+        mine += [sum(counts[name] for counts in announced) for name in names]
+        summed = self._process.reduce(torch.tensor(mine, dtype=torch.int64, device=self._process.device), "sum")
+        positions, *counts = (int(count) for count in summed)
+        return positions, dict(zip(names, counts, strict=True))
 
     def _evaluate(self, batch: BatchT) -> dict[str, Reduced]:
         lesson = self._lesson
@@ -212,7 +221,7 @@ class Stepper(Generic[BatchT]):
     def _means(
         self, step: int, reduced: Mapping[str, Reduced], counts: Mapping[str, int]
     ) -> tuple[float, dict[str, float]]:
-        total = float(self._lesson.objective.combine(reduced, counts))
+        total = float(self._lesson.objective.combine(reduced, counts, step))
         terms = self._lesson.objective.means(reduced, counts)
         if not math.isfinite(total):
             values = ", ".join(f"{name} {value:.6g}" for name, value in terms.items())
@@ -237,7 +246,7 @@ class Stepper(Generic[BatchT]):
 
     def _norms(self, gradients: _TermGradients, counts: Mapping[str, int]) -> dict[str, float]:
         flat = {name: self._process.reduce(gradients.flat(name), "sum") for name in counts}
-        return {name: float(torch.linalg.vector_norm(one)) / counts[name] for name, one in flat.items()}
+        return {name: float(torch.linalg.vector_norm(one)) / max(1, counts[name]) for name, one in flat.items()}
 
 
 class _TermGradients:
@@ -263,17 +272,12 @@ class _TermGradients:
         return torch.zeros(size, device=self._parameters[0].device if self._parameters else None)
 
 
-def _kept(batches: Sequence[Batch]) -> int:
-    return sum(int(batch.keep_BT.sum()) for batch in batches)
-
-
-def _require_counted(parts: Sequence[Mapping[str, Reduced]], batches: Sequence[Batch]) -> None:
+def _require_counted(parts: Sequence[Mapping[str, Reduced]], announced: Sequence[Mapping[str, int]]) -> None:
     """The divisor was counted before the terms ran; a term that counts something else would be scaled wrongly."""
-    announced = _kept(batches)
     for name in parts[0] if parts else ():
-        found = sum(int(part[name].count) for part in parts)
-        if found != announced:
-            raise RuntimeError(f"term {name} counted {found} units where {announced} positions are kept")
+        found, expected = sum(int(part[name].count) for part in parts), sum(counts[name] for counts in announced)
+        if found != expected:
+            raise RuntimeError(f"term {name} counted {found} units where {expected} positions (or sets) were announced")
 
 
 def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:

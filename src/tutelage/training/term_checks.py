@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from tutelage.objectives.alignments import alignments
+from tutelage.objectives.alignments.pointwise import ZERO_OF_ANGLE
+from tutelage.objectives.logits import DeferredLogits
+from tutelage.objectives.members import ZERO
 from tutelage.objectives.objective import Objective, Projectors
 from tutelage.objectives.signal import Signal
+from tutelage.objectives.targets import SparseTargets
 from tutelage.objectives.terms import LayerPair, Term
 from tutelage.training.checks import NAMED_AT_MOST, Check
 
-ZERO = 1e-6  # what a divergence or an alignment may be at equality
-# The angle's formula has a floor of 2*atan(sqrt(1e-12)/2), measured 1.0000002e-6 rad in float32 at every width from 8
-# to 1280: just over ZERO.
-ZERO_OF_ANGLE = 2e-6
 # Below this norm a gradient is rounding: what is left of it where the student equals its teacher, as in the blocks that
 # both share below the first one cut away (measured 5e-15 there, 0.5 at the next block).
 NEGLIGIBLE = 1e-9
@@ -47,8 +48,8 @@ class Answers:
 
 
 def term_losses(objective: Objective, answers: Answers, projectors: Projectors) -> dict[str, Tensor]:
-    """The mean of every term over the batch's kept positions, unscaled, each a scalar with its graph."""
-    plain = Objective([Term(term.kind, 1.0, term.temperature) for term in objective.terms.values()], objective.pairs)
+    """The mean of every term over what it counts in the batch, unscaled, each a scalar with its graph."""
+    plain = Objective([replace(term, weight=1.0, schedule=None) for term in objective.terms.values()], objective.pairs)
     reduced = plain.evaluate(answers.student, answers.teacher, answers.labels_BT, answers.keep_BT, projectors)
     return {name: part.total / max(1.0, float(part.count)) for name, part in reduced.items()}
 
@@ -71,23 +72,26 @@ def alignment_tolerance(kind: str, dtype: torch.dtype, mean_square: float) -> fl
         "cosine": ZERO + rounding**2 / 2,
         "mse": ZERO + rounding**2 * mean_square,
     }
-    return bounds.get(kind, ZERO + rounding)
+    return bounds.get(kind, (alignments()[kind].zero or ZERO) + rounding)
 
 
 @torch.no_grad()
 def check_zero_at_equality(objective: Objective, answers: Answers) -> list[Check]:
     """Every divergence, and every alignment at every mapped pair, is zero on (teacher, teacher).
 
-    Projectors are replaced by the identity; the student's state of a pair is the teacher's mapped state.
+    Projectors are replaced by the identity; the student's state of a pair is the teacher's mapped state. Divergences
+    from sparse targets are left out: what is left of that teacher is not a student's answer.
     """
     checks = []
     for term, pair in _parts(objective, ("divergence", "alignment")):
         teacher = _teacher_of(answers)
+        if pair is None and isinstance(teacher.scores, SparseTargets):
+            continue
         states = {pair.student: teacher.states[pair.teacher]} if pair else {}
-        equal = Answers(Signal(teacher.logits_BTV, states), teacher, answers.labels_BT, answers.keep_BT)
+        equal = Answers(Signal(_some_scores(teacher), states), teacher, answers.labels_BT, answers.keep_BT)
         projectors = {pair.name: nn.Identity()} if pair else {}
         value = _value(term, pair, equal, projectors)
-        tolerance = ZERO_OF_ANGLE if term.kind == "angle" else ZERO
+        tolerance = (alignments()[term.kind].zero or ZERO) if pair else ZERO
         detail = "is not zero when the student equals the teacher; is the teacher's signal finite?"
         checks.append(_bounded(f"{_label(term, pair)} on (teacher, teacher)", value, tolerance, detail))
     return checks
@@ -97,16 +101,20 @@ def check_zero_at_equality(objective: Objective, answers: Answers) -> list[Check
 def check_zero_at_projection(objective: Objective, answers: Answers, projectors: Projectors) -> list[Check]:
     """Every alignment is zero, within the teacher's dtype, when the teacher's state is the student's projection.
 
-    This is the check for real projectors, where student and teacher widths differ: h_T := P(h_S).
+    This is the check for real projectors, where student and teacher widths differ: h_T := P(h_S). A kind that projects
+    nothing gets h_T := h_S. Rounding to the teacher's dtype is part of the check for point-wise kinds; differences and
+    centred states, which may be small beside the states that are rounded, are checked without it.
     """
     checks = []
     for term, pair in _parts(objective, ("alignment",)):
         if pair is None:
             continue
         teacher = _teacher_of(answers)
-        dtype = teacher.states[pair.teacher].dtype
-        target = projectors[pair.name](answers.student.states[pair.student].float()).to(dtype)
-        moved = Signal(teacher.logits_BTV, {pair.teacher: target})
+        exact = term.centre or alignments()[term.kind].group != "position"
+        dtype = torch.float32 if exact else teacher.states[pair.teacher].dtype
+        state = answers.student.states[pair.student].float()
+        target = (projectors[pair.name](state) if term.projected else state).to(dtype)
+        moved = Signal(teacher.scores, {pair.teacher: target})
         value = _value(term, pair, Answers(answers.student, moved, answers.labels_BT, answers.keep_BT), projectors)
         mean_square = float(target[answers.keep_BT].float().square().mean())
         tolerance = alignment_tolerance(term.kind, dtype, mean_square)
@@ -136,7 +144,7 @@ def check_reach(
         seed: Of the random target.
     """
     checks = []
-    for term, pair in _parts(objective, ("likelihood", "divergence", "alignment")):
+    for term, pair in _parts(objective, ("likelihood", "divergence", "alignment", "contrast")):
         if term.weight == 0:
             continue
         norm, touched = _reach(term, pair, answers, projectors, list(trainable.values()))
@@ -189,7 +197,7 @@ def _parts(objective: Objective, families: Sequence[str]) -> Iterator[tuple[Term
     """Every term of the families; an alignment once per pair, so that no pair hides behind another."""
     for term in objective.terms.values():
         if term.family in families:
-            yield from ((term, pair) for pair in objective.pairs) if term.family == "alignment" else [(term, None)]
+            yield from ((term, pair) for pair in objective.pairs) if term.compares_states else [(term, None)]
 
 
 def _value(term: Term, pair: LayerPair | None, answers: Answers, projectors: Projectors) -> float:
@@ -248,19 +256,16 @@ def _leaf_answers(answers: Answers, dropped_BT: Tensor | None = None) -> Answers
             fresh[dropped_BT] = math.nan
         return fresh
 
-    def copy_signal(signal: Signal) -> Signal:
-        return Signal(copy(signal.logits_BTV), {layer: copy(state) for layer, state in signal.states.items()})
-
-    student = copy_signal(answers.student)
-    for tensor in _tensors(student):
+    student = answers.student.map(copy)
+    for tensor in student.tensors():
         tensor.requires_grad_()
     labels_BT = answers.labels_BT if dropped_BT is None else answers.labels_BT.masked_fill(dropped_BT, -100)
-    teacher = None if answers.teacher is None else copy_signal(answers.teacher)
+    teacher = None if answers.teacher is None else answers.teacher.map(copy)
     return Answers(student, teacher, labels_BT, answers.keep_BT)
 
 
 def _leaf_gradients(loss: Tensor, answers: Answers) -> list[Tensor]:
-    leaves = _tensors(answers.student)
+    leaves = answers.student.tensors()
     found = _gradients(loss, leaves)
     return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
 
@@ -269,17 +274,13 @@ def _sum(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(list(losses.values())).sum()
 
 
-def _tensors(signal: Signal) -> list[Tensor]:
-    return [signal.logits_BTV, *signal.states.values()]
-
-
 def _random_like(signal: Signal, seed: int) -> Signal:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(values: Tensor) -> Tensor:
         return torch.randn(values.shape, generator=generator).to(values)
 
-    return Signal(draw(signal.logits_BTV), {layer: draw(state) for layer, state in signal.states.items()})
+    return signal.map(draw)
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
@@ -297,6 +298,11 @@ def _bounded(name: str, measured: float, tolerance: float, detail: str) -> Check
 
 def _label(term: Term, pair: LayerPair | None) -> str:
     return term.kind if pair is None else f"{term.kind} at student {pair.student} -> teacher {pair.teacher}"
+
+
+def _some_scores(teacher: Signal) -> Tensor | DeferredLogits:
+    """The teacher's logits as a student's; alignments, which read none, may have a teacher without."""
+    return teacher.states[min(teacher.states)] if isinstance(teacher.scores, SparseTargets) else teacher.scores
 
 
 def _teacher_of(answers: Answers) -> Signal:

@@ -1,0 +1,78 @@
+"""Cross-entropy with sparse targets: one kernel for hard labels, top-k, sampled targets and mixtures of them.
+
+Covers losses of a chunk of positions with their gradient, softmax * sum(w) - scatter(w). Does not cover making targets
+(`targets`) or walking over positions (`chunks`).
+
+Shape letters: V vocabulary, N positions, K kept classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tutelage.objectives.targets import SparseTargets
+
+# A class masked with -inf has log-probability -inf; if the target gives it mass, the loss is infinite. It is counted as
+# this many nats instead: far below what finite logits reach (+-1e4 gives -2e4), small enough to sum in float32.
+LOG_PROBABILITY_FLOOR = -1e6
+
+
+def sparse_cross_entropy(logits_NV: Tensor, targets: SparseTargets) -> Tensor:
+    """Cross-entropy of each position with its target, in nats, (N,), float32.
+
+    Equation: -sum over k of w_k log q(id_k) - rest log(1 - sum over k of q(id_k)), q = softmax(logits): the student is
+    never renormalised over the kept classes, so mass that it moves outside of them always costs.
+
+    Args:
+        logits_NV: Of the student, already divided by a temperature, if there is one; any float dtype.
+        targets: Of the same positions. With a rest bucket the ids must be distinct.
+
+    Example:
+        >>> import torch
+        >>> from tutelage.objectives.targets import label_targets
+        >>> logits = torch.tensor([[0.75, 0.25]]).log()
+        >>> round(float(sparse_cross_entropy(logits, label_targets(torch.tensor([1]), 2))), 4)  # log 4
+        1.3863
+    """
+    losses_N: Tensor = _SparseCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        logits_NV.float(), targets.ids_NK, targets.weights_NK, targets.rest_N
+    )
+    return losses_N
+
+
+class _SparseCrossEntropy(torch.autograd.Function):
+    """The logits are kept for the backward pass, and nothing else of size V."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, ids_NK: Tensor, weights_NK: Tensor, rest_N: Tensor | None) -> Tensor:
+        log_sum_N = logits_NV.logsumexp(-1)
+        log_sum_N = log_sum_N.where(log_sum_N < torch.inf, torch.nan)  # infinite logits must not pass for a bad guess
+        log_q_NK = logits_NV.gather(1, ids_NK) - log_sum_N[:, None]
+        losses_N = -(weights_NK * log_q_NK.clamp_min(LOG_PROBABILITY_FLOOR)).sum(-1)
+        weights_NK = weights_NK * (log_q_NK >= LOG_PROBABILITY_FLOOR)  # clipped entries have gradient 0
+        log_others_N = None
+        if rest_N is not None:
+            log_others_N = logits_NV.scatter(1, ids_NK, -torch.inf).logsumexp(-1)
+            log_rest_N = log_others_N - log_sum_N
+            losses_N = losses_N - rest_N * log_rest_N.clamp_min(LOG_PROBABILITY_FLOOR)
+            rest_N = rest_N * (log_rest_N >= LOG_PROBABILITY_FLOOR)
+        ctx.save_for_backward(logits_NV, log_sum_N, ids_NK, weights_NK, rest_N, log_others_N)
+        return losses_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, ...]:
+        logits_NV, log_sum_N, ids_NK, weights_NK, rest_N, log_others_N = ctx.saved_tensors
+        mass_N = weights_NK.sum(-1) if rest_N is None else weights_NK.sum(-1) + rest_N
+        gradient_NV = (logits_NV - log_sum_N[:, None]).exp_().mul_((mass_N * slope_N)[:, None])
+        gradient_NV.scatter_add_(1, ids_NK, -weights_NK * slope_N[:, None])
+        if rest_N is not None:
+            others_NV = logits_NV.scatter(1, ids_NK, -torch.inf)
+            lowest = torch.finfo(others_NV.dtype).min  # no class is left where k = V
+            others_NV = others_NV.sub_(log_others_N.clamp_min(lowest)[:, None]).exp_()
+            gradient_NV.sub_(others_NV.mul_((rest_N * slope_N)[:, None]))
+        return gradient_NV, None, None, None
