@@ -37,7 +37,7 @@ from tutelage.tasks.speech.features import FrozenEncoder
 from tutelage.tasks.speech.forward import decode
 from tutelage.tasks.speech.generate import from_audio, from_outputs
 from tutelage.tasks.speech.labels import LabelCodec, require_language
-from tutelage.tasks.speech.sampler import EpochSampler
+from tutelage.tasks.sampler import EpochSampler
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.prefix_cache import EncoderOutputs, PrefixCache
 from tutelage.training.checks import check_budget, check_settings, check_targets, check_tokens, shared_settings

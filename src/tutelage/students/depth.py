@@ -2,7 +2,7 @@
 
 Covers the choice (spaced, first, last, a list), the renumbering of weights, and causal language models of every known
 layout, whose layer numbers in the key-value cache are right by construction. Does not cover Whisper (`shrink`),
-narrower layers, or a choice by measured sensitivity. The source is left as it was; the student shares no memory with it.
+narrower layers, or a choice by measured sensitivity. The source is left as it was; nothing is shared with it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What a batch is, for each kind of data."""
+"""Tasks: what a batch is for each kind of data, its passes, its order."""

@@ -38,7 +38,7 @@ BatchT = TypeVar("BatchT", bound=Batch)
 
 
 class Sampler(Protocol):
-    """Which samples come next, epoch after epoch (`tasks.speech.batch.EpochSampler`)."""
+    """Which samples come next, epoch after epoch (`tasks.sampler.EpochSampler`)."""
 
     def next_batch(self) -> Sequence[int]:
         """Indices of the next micro-batch, over all ranks."""

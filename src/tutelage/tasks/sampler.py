@@ -1,4 +1,4 @@
-"""The order in which training clips come, with a place that can be saved.
+"""The order in which training samples come, with a place that can be saved.
 
 Covers: one seeded shuffle an epoch, batches of one size. Does not cover: sharing batches among processes (the loop).
 
@@ -12,15 +12,15 @@ from collections.abc import Mapping
 
 
 class EpochSampler:
-    """Shuffles `size` clips anew in every epoch and hands out batches of one size for ever.
+    """Shuffles `size` samples anew in every epoch and hands out batches of one size for ever.
 
-    A batch that reaches the end of an epoch goes on with the next, so every step sees as many clips and every clip is
+    A batch that reaches the end of an epoch goes on with the next, so every step sees as many samples and each is
     seen once an epoch. The order depends on size, seed and epoch alone, and no global random state is touched, so the
     state dictionary is all there is to save.
 
     Args:
-        size: Clips.
-        batch_size: Clips a batch; may exceed `size`.
+        size: Samples: clips, or rows of text.
+        batch_size: Samples a batch; may exceed `size`.
         seed: Any integer.
 
     Raises:
@@ -48,7 +48,7 @@ class EpochSampler:
         return self._epoch
 
     def next_batch(self) -> tuple[int, ...]:
-        """Positions of the next `batch_size` clips, into the next epoch where this one ends."""
+        """Positions of the next `batch_size` samples, into the next epoch where this one ends."""
         taken: list[int] = []
         while len(taken) < self._batch_size:
             part = self._order[self._index : self._index + self._batch_size - len(taken)]
@@ -60,7 +60,7 @@ class EpochSampler:
         return tuple(taken)
 
     def state_dict(self) -> dict[str, int]:
-        """Where the sampler stands: `index` clips of epoch `epoch` have been handed out. Plain JSON."""
+        """Where the sampler stands: `index` samples of epoch `epoch` have been handed out. Plain JSON."""
         return {"size": self._size, "seed": self._seed, "epoch": self._epoch, "index": self._index}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
@@ -76,7 +76,7 @@ class EpochSampler:
                 )
         epoch, index = int(state["epoch"]), int(state["index"])
         if epoch < 0 or not 0 <= index < self._size:
-            raise ValueError(f"epoch {epoch}, index {index} is no place in epochs of {self._size} clips.")
+            raise ValueError(f"epoch {epoch}, index {index} is no place in epochs of {self._size} samples.")
         self._epoch, self._index = epoch, index
         self._order = self._shuffle(epoch)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.tasks.speech.sampler import EpochSampler
+from tutelage.tasks.sampler import EpochSampler
 
 SIZES = st.integers(1, 20)
 

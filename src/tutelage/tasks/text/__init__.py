@@ -1,0 +1,1 @@
+"""Text for causal language models: documents, tokens, packed rows, passes, scores, continuations."""
