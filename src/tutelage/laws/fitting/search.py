@@ -1,0 +1,62 @@
+"""The search for the best constants: many starts a few steps, then the best of them to their minimum.
+
+Covers: one fit's minimum and how many starts agree on it. Does not cover: its uncertainty (`bootstrap`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tutelage.laws.fitting.objective import Objective
+from tutelage.laws.fitting.settings import polished_count
+from tutelage.laws.fitting.starts import draw_starts
+from tutelage.laws.numbers import FloatArray
+from tutelage.progress import Advance
+
+FIRST_STEPS = 10
+"""Steps of every start before the best are chosen."""
+POLISH_STEPS = 400
+"""Most steps of a chosen one: the bent valleys of the distillation laws need up to three hundred."""
+FINAL_TOLERANCE = 1e-13
+AGREEMENT = 1e-4
+"""Two minima agree where their objectives differ by less than this part of the better one, or both are exact."""
+EXACT = 1e-14
+"""Mean squared log residual below which a minimum is exact in float64."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The minimum that a search found.
+
+    Args:
+        theta: The best constants in the fitted scale, shape (parameters,).
+        objective: The objective there.
+        minima: The constants that the polished starts ended at, best first, shape (polished, parameters).
+        objectives: The objectives there, shape (polished,).
+        starts: How many starts there were.
+    """
+
+    theta: FloatArray
+    objective: float
+    minima: FloatArray
+    objectives: FloatArray
+    starts: int
+
+    def agreeing(self, runs: int) -> int:
+        """How many polished starts ended at the best objective, itself included."""
+        close = self.objectives <= self.objective * (1.0 + AGREEMENT) + 0.5 * runs * EXACT
+        return int(np.sum(close))
+
+
+def search(objective: Objective, count: int, seed: int, advance: Advance | None = None) -> Found:
+    """The minimum of `objective` from `count` starts."""
+    points, values = objective.minimise(draw_starts(objective, count, seed), FIRST_STEPS, advance=advance)
+    chosen = np.argsort(values, kind="stable")[: polished_count(count)]
+    minima, values = objective.minimise(points[chosen], POLISH_STEPS)
+    order = np.argsort(values, kind="stable")
+    minima, values = minima[order], values[order]
+    best, least = objective.minimise(minima[:1], POLISH_STEPS, tolerance=FINAL_TOLERANCE)
+    minima[0], values[0] = best[0], least[0]
+    return Found(best[0], float(least[0]), minima, values, count)
