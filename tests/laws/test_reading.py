@@ -39,7 +39,7 @@ def test_letters_are_columns_and_loss_is_the_fitted_letter(tmp_path: Path) -> No
     table = read_runs(written(tmp_path, GOOD), GAMMA)
     assert dict(table.columns) == {"N": (1e8, 2e8, 4e8), "D": (2e9, 4e9, 8e9), "L": (3.1, 2.9, 2.7)}
     assert table.source == (
-        f"{tmp_path / 'runs.csv'} (3 runs): N in parameters (assumed), D in tokens (assumed), "
+        f"{tmp_path / 'runs.csv'}: N in parameters (assumed), D in tokens (assumed), "
         "L (loss) in nats per token (assumed)"
     )
     assert table.counting == {}
@@ -170,7 +170,7 @@ def test_the_ledger(tmp_path: Path) -> None:
     path = ledger(tmp_path, STUDENT, {**STUDENT, "L_T": 2.5}, {**STUDENT, "D_S": 4e9, "L_S": 2.8}, {"N_S": 1e8})
     plain = read_runs(path, GAMMA)
     assert sorted(plain.columns["D"]) == [2e9, 4e9]
-    assert "(2 runs of 4; 2 are of another kind)" in plain.source
+    assert " (without 2 runs of another kind): N (N_S) in" in plain.source
     assert dict(read_runs(path, DISTILLATION).columns) == {
         "N_S": (1e8,), "D_S": (2e9,), "L_T": (2.5,), "L_S": (2.9,)
     }  # fmt: skip

@@ -90,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _inputs(arguments: argparse.Namespace, faults: Faults) -> tuple[Family | None, RunTable | None, Law | None]:
     """The family, the runs and the supervised law, each None where it is at fault."""
     from tutelage.laws.families import find_family
+    from tutelage.laws.law import supervised_part
     from tutelage.laws.reading import Reading, read_runs
     from tutelage.records.locations import ledger_path
 
@@ -103,6 +104,7 @@ def _inputs(arguments: argparse.Namespace, faults: Faults) -> tuple[Family | Non
     )
     family = faults.attempt(lambda: find_family(arguments.law))
     supervised = faults.law(arguments.supervised, arguments.accept_unidentified) if arguments.supervised else None
+    supervised = supervised and supervised_part(supervised)
     if family is None:
         return None, None, supervised
     if family.frozen and not arguments.supervised:

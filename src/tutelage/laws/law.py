@@ -148,6 +148,19 @@ def make_equation(coefficients: Mapping[str, float]) -> Equation:
     raise KeyError(f"no family has the coefficients {', '.join(sorted(names))}")
 
 
+def supervised_part(law: Law) -> Law:
+    """The supervised law inside a distillation law, with what is known of it; a supervised law as it is."""
+    if law.distillation is None:
+        return law
+    names = set(law.supervised.coefficients())
+    own: dict[str, Any] = {
+        part: {name: values for name, values in getattr(law, part).items() if name in names}
+        for part in ("rounding", "intervals")
+    }
+    draws = {name: values for name, values in (law.draws or {}).items() if name in names}
+    return replace(law, equation=law.supervised, draws=draws or None, **own)
+
+
 def with_coefficients(law: Law, changes: Mapping[str, float]) -> Law:
     """`law` with some coefficients replaced; what was known of their uncertainty stays with it."""
     return replace(law, equation=make_equation({**law.equation.coefficients(), **changes}))

@@ -89,7 +89,7 @@ def read_runs(path: Path, family: Family, reading: Reading | None = None) -> Run
     numbers, found = read_numbers(rows, chosen)
     if found:
         raise InputError(f"{path}: {fault}" for fault in found)
-    source = f"{path} ({len(rows.cells)} runs{left_out}): " + ", ".join(map(_statement, chosen))
+    source = f"{path}{left_out}: " + ", ".join(map(_statement, chosen))
     return RunTable(numbers, source, asked.counting)
 
 
@@ -219,7 +219,7 @@ def _of_family(rows: Rows, chosen: Iterable[Chosen]) -> tuple[Rows, str]:
             why.append(f"{len(complete)} have a teacher, and a supervised law is of runs without one")
         raise InputError(f"{rows.source}: none of its {len(rows.cells)} runs can be used: {'; '.join(why)}")
     left_out = len(rows.cells) - len(kept)
-    return _only(rows, kept), f" of {len(rows.cells)}; {left_out} are of another kind" if left_out else ""
+    return _only(rows, kept), f" (without {left_out} runs of another kind)" if left_out else ""
 
 
 def _of_one_held_out_set(rows: Rows, wanted: str | None) -> Rows:

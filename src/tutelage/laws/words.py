@@ -26,9 +26,10 @@ def verdict(law: Law) -> str:
 def coefficient_rows(law: Law) -> list[list[str]]:
     """One row a coefficient: name, value, ends of its interval, and what is to be said of it."""
     told: Mapping[str, Any] = law.diagnostics
+    settings: Any = law.provenance.get("settings") or {}
     estimates = told.get("coefficients") or {}
     marks = {
-        "fixed": {*law.family.constants, *(told.get("fixed") or ())},
+        "fixed": {*law.family.constants, *(settings.get("fixed") or ())},
         "frozen": set(law.family.frozen),
         "at its bound": set(told.get("at_bounds") or ()),
         "weakly identified": set(told.get("weak") or ()),
@@ -44,43 +45,54 @@ def coefficient_rows(law: Law) -> list[list[str]]:
 
 
 def identified_rows(law: Law) -> list[list[str]]:
-    """One row a quantity that runs determine better than single coefficients."""
+    """One row a quantity that runs determine better than single coefficients; the last cell says at what."""
     told: Mapping[str, Any] = law.diagnostics
+    student, compute = told.get("at_student"), told.get("at_compute")
+    at = {}
+    if compute is not None:
+        at |= dict.fromkeys(_AT_COMPUTE, f"at {format_quantity(compute)} FLOPs")
+    if student is not None:
+        said = f"{format_quantity(student['params'])} on {format_quantity(student['tokens'])} tokens"
+        at |= dict.fromkeys(_AT_STUDENT, said)
     return [
-        [name.replace("_", " "), *_numbers(found), _where(found)]
-        for name, found in (told.get("identified") or {}).items()
-        if isinstance(found, Mapping)
+        [name.replace("_", " "), *_numbers(estimate), at.get(name, "")]
+        for name, estimate in (told.get("identified") or {}).items()
     ]
+
+
+_AT_COMPUTE = ("optimal_params", "optimal_tokens", "tokens_per_param")
+_AT_STUDENT = ("largest_run_loss", "best_teacher_loss", "best_student_loss")
 
 
 def diagnosis(law: Law) -> list[str]:
     """What the fit says of itself, one line each."""
     told: Mapping[str, Any] = law.diagnostics
-    lines = [f"runs: {law.source}"]
+    lines = [law.source]
     lines += [line.format(**told) for keys, line in _LINES if all(told.get(key) is not None for key in keys)]
     lines.append(f"at bounds: {', '.join(told.get('at_bounds') or ()) or 'none'}")
-    if held_out := told.get("held_out"):
-        lines.append(held_out.get("text") or _HELD_OUT.format(**held_out))
-    for name, form in (told.get("forms") or {}).items():
-        if form.get("held_out_median_error") is not None:
-            lines.append(f"out of sample, {name}: median error {form['held_out_median_error']:.2%}")
     lines += told.get("notes") or ()
+    errors = {name: form.get("held_out_median_error") for name, form in (told.get("forms") or {}).items()}
+    if errors and None not in errors.values():
+        lines.append(
+            "median error out of sample: " + ", ".join(f"{name} {100 * error:.2f} %" for name, error in errors.items())
+        )
     seconds = law.provenance.get("seconds")
     if isinstance(seconds, Mapping):
-        said = (f"{name} {value:.2f}" for name, value in seconds.items() if isinstance(value, float))
-        lines.append(f"seconds: {', '.join(said)}")
+        lines.append("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in seconds.items()))
     return lines
 
 
 _LINES = (
     (("objective", "delta"), "objective: {objective:.8g} (Huber on log losses, summed; delta {delta:g})"),
-    (("agreeing_starts", "starts"), "starts: {agreeing_starts} of {starts} reached the best objective"),
+    (
+        ("agreeing_starts", "followed_starts", "starts"),
+        "starts: {starts} tried, {followed_starts} followed to a minimum, {agreeing_starts} of them to the best",
+    ),
     (("condition_number",), "condition number: {condition_number:.3g}"),
     (("correlation",), "correlation of ln N and ln D: {correlation:.2f}"),
     (("distinct_ratios",), "distinct ratios D/N: {distinct_ratios}"),
     (("linear_share",), "runs in Huber's linear part: {linear_share:.0%}"),
 )
-_HELD_OUT = "held out from {compute_from:.3g} FLOPs: {runs} runs, median error {median_error:.2%}"
 
 
 def _numbers(estimate: Mapping[str, Any]) -> list[str]:
@@ -93,8 +105,3 @@ def _short(value: float) -> str:
 
 _LARGE = 1e6
 """Coefficients are shown to four digits, counts of parameters and tokens as 1.2B."""
-
-
-def _where(estimate: Mapping[str, Any]) -> str:
-    compute = estimate.get("at_compute")
-    return "" if compute is None else f"at {format_quantity(float(compute))} FLOPs"
