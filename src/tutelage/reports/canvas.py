@@ -157,7 +157,7 @@ class Canvas:
         """Few ticks on a linear x axis."""
         from matplotlib.ticker import MaxNLocator
 
-        self.axes.xaxis.set_major_locator(MaxNLocator(4 if self.narrow else 7, steps=[1, 2, 2.5, 5, 10]))
+        self.axes.xaxis.set_major_locator(MaxNLocator(5 if self.narrow else 7, steps=[1, 2, 2.5, 5, 10]))
 
     def curve(self, x: FloatArray, y: FloatArray, hue: str, dash: int = 0, width: float = 1.8) -> None:
         """A line; points that are not finite leave a gap."""

@@ -78,7 +78,10 @@ def token_figure(law: Law) -> Figure:
     tokens = np.geomspace(fitted[0] / _BEYOND, fitted[1] * _BEYOND, POINTS)
     curves = [_supervised(law, size, tokens) for size in shown_sizes(law)]
     runs = _supervised_runs(law)
-    reading = "One curve a size in parameters; bands are the law's uncertainty, not the spread of runs."
+    reading = (
+        "One curve a size in parameters; bands are the law's uncertainty, not the spread of runs. Shaded: outside the "
+        "fitted range."
+    )
     if runs is not None:
         reading += f" Points are the {len(runs['N'])} runs, in the shade and shape of the nearest size."
     return Figure(

@@ -79,7 +79,7 @@ def optimum_figure(law: Law) -> Figure:
     headers = ("FLOPs", "parameters", "within 0.5 %", "tokens", "tokens a parameter", "loss")
     reading = (
         "One curve a budget in FLOPs for ordinary training: larger models see fewer tokens. The mark is the optimum, "
-        "the thick part loses less than 0.5 % more."
+        "the thick part loses less than 0.5 % more. Shaded: outside the fitted range."
     )
     return Figure(
         "optimum",

@@ -95,8 +95,8 @@ def identified_table(law: Law) -> Table | None:
     rows = tuple(
         (
             words.label(name),
-            words.number(known.value),
-            words.between(known.low, known.high),
+            words.named(name, known.value),
+            words.named_ends(name, known),
             words.spread(known),
             context,
         )
@@ -113,7 +113,7 @@ def _nested(found: Mapping[str, object]) -> list[tuple[str, Estimate, str]]:
             continue
         if "value" in value:
             context = [
-                f"{words.label(k)} {_plain(v)}" for k, v in value.items() if k not in Estimate.__dataclass_fields__
+                f"{words.label(k)} {_plain(v, k)}" for k, v in value.items() if k not in Estimate.__dataclass_fields__
             ]
             known = estimates({name: value}).get(name)
             if known is not None:
@@ -167,10 +167,10 @@ def estimates(found: object) -> dict[str, Estimate]:
     }
 
 
-def _plain(value: object) -> str:
+def _plain(value: object, name: str = "") -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return words.NONE if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) and abs(value) < 10**6 else words.number(value)
+    return f"{value:,}" if isinstance(value, int) and abs(value) < 10**6 else words.named(name, value)
 
 
 def _share(value: object) -> str:

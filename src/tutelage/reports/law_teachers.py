@@ -71,7 +71,7 @@ def teacher_figure(law: Law, distillation: DistillationLaw) -> Figure:
     headers = ("student", "tokens", "supervised loss", "best teacher's loss", "ratio", "student's loss with it")
     reading = (
         "One curve a student, at 20 tokens a parameter as far as these were fitted; the mark is its best teacher. "
-        "Bands are the law's uncertainty."
+        "Bands are the law's uncertainty. Shaded: outside the fitted range."
     )
     return Figure(
         "teacher",

@@ -189,7 +189,7 @@ def _share_finding(way: str, budget: float | None, compute: FloatArray, parts: l
     here, last = ([f"{part[at]:.0f}" for part in parts] for at in (index, -1))
     near, end = (words.power(float(compute[at])) for at in (index, -1))
     return (
-        f"{WITH.get(way, way)}: near {near} FLOPs {here[0]} % go to the student, {here[1]} % to the teacher's logits and "
+        f"{WITH.get(way, way)}: near {near} FLOPs {here[0]} % go to the student, {here[1]} % to logits and "
         f"{here[2]} % to training the teacher; at {end} it is {words.listed(last)} %."
     )
 

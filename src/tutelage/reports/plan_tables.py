@@ -118,7 +118,7 @@ def cost_section(document: Part) -> Section:
         return Section("Cost")
     cost = document.part("cost")
     rows = tuple(
-        (label, words.number(found.value), words.between(found.low, found.high), found.method)
+        (label, words.named(key, found.value), words.named_ends(key, found), found.method)
         for key, label in _COST.items()
         if (found := cost.estimate(key)) is not None
     )
@@ -194,13 +194,7 @@ def _cell(name: str, value: object) -> str:
         return "yes" if value else "no"
     if not isinstance(value, int | float):
         return words.NONE if value is None else str(value)
-    if "loss" in name or "floor" in name:
-        return words.nats(value, 4)
-    if any(part in name for part in ("flops", "compute")):
-        return words.power(value, 3)
-    if any(part in name for part in ("tokens", "params", "bytes")):
-        return words.count(value)
-    return words.number(value)
+    return words.named(name, value)
 
 
 def _cell_ends(name: str, value: object) -> str:

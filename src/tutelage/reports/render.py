@@ -6,6 +6,7 @@ what the page says.
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
 from tutelage import __version__
@@ -35,9 +36,15 @@ def render(page: Page, source: str) -> str:
 
     folder = resources.files("tutelage.reports")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["bound"] = _bound
     template = environment.from_string((folder / "page.html.jinja").read_text("utf-8"))
     # What is marked safe is ours: the style sheet, and drawings whose text was escaped when they were written as XML.
     style = Markup((folder / "page.css").read_text("utf-8"))
     svg = {figure.id: [Markup(drawing) for drawing in drawings(figure)] for figure in page.figures}
     sections = [part for part in page.sections if part.tables or part.figures or part.items or part.paragraphs]
     return template.render(page=page, sections=sections, style=style, svg=svg, version=__version__, source=source[:16])
+
+
+def _bound(text: str) -> str:
+    """The text with each number bound to its per cent sign, so that no line breaks between them."""
+    return re.sub(r"(?<=\d) %", "\u00a0%", text)

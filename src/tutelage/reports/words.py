@@ -48,6 +48,22 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
+def named(name: str, value: float) -> str:
+    """A number as what its key says that it is."""
+    if "loss" in name or "floor" in name:
+        return nats(value, 4)
+    if any(part in name for part in ("flops", "compute")):
+        return power(value, 3)
+    if any(part in name for part in ("params", "tokens", "bytes")) and "per" not in name:
+        return count(value)
+    return number(value)
+
+
+def named_ends(name: str, found: Estimate) -> str:
+    """The interval of an estimate, likewise."""
+    return between(found.low, found.high, lambda end: named(name, end))
+
+
 def percent(share: float, digits: int = 2) -> str:
     """A share as per cent, to some significant digits."""
     return f"{_rounded(100 * share, digits)} %"
