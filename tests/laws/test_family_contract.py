@@ -189,14 +189,14 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "add-a-law-famil
 def new_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Family]:
     """The family of the how-to page, whose file lies in a folder of the user's."""
     page = PAGE.read_text("utf-8")
-    (tmp_path / "size.py").write_text(page.partition("```python quick\n")[2].partition("```")[0], "utf-8")
+    (tmp_path / "one_exponent.py").write_text(page.partition("```python quick\n")[2].partition("```")[0], "utf-8")
     monkeypatch.setattr(tutelage.laws.families, "__path__", [*tutelage.laws.families.__path__, str(tmp_path)])
     families.cache_clear()
     try:
-        yield find_family("size")
+        yield find_family("one-exponent")
     finally:
         families.cache_clear()
-        sys.modules.pop("tutelage.laws.families.size", None)
+        sys.modules.pop("tutelage.laws.families.one_exponent", None)
 
 
 CONTRACT: list[Callable[[Family], None]] = [
@@ -211,11 +211,11 @@ CONTRACT: list[Callable[[Family], None]] = [
 
 
 def test_a_new_file_is_a_new_family_with_the_same_contract(new_family: Family, tmp_path: Path) -> None:
-    assert "size" in families()
+    assert "one-exponent" in families()
     for contract in CONTRACT:
         contract(new_family)
     test_a_law_survives_its_file(new_family, tmp_path)
 
 
 def test_the_new_family_is_gone_afterwards() -> None:
-    assert "size" not in families()
+    assert "one-exponent" not in families()

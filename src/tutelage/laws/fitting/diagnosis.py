@@ -134,7 +134,7 @@ def judge(
         reached = f"{agreeing} of {len(found.objectives)} followed starts ended at the best objective"
         text = f"The search is stuck: {reached}, and one more step promises {100 * measured.promise:.2g} % of it."
         return Status("stuck", text, "Use more starts, or another seed; look for outliers among the runs.")
-    weak = _weak(objective, measured, intervals, at_bounds)
+    weak = weak_constants(objective, measured, intervals, at_bounds)
     if weak:
         reasons = "; ".join(f"{name} ({why})" for name, why in weak.items())
         text = f"Weakly identified: {reasons}. Predictions within the range of the runs are not concerned."
@@ -172,7 +172,7 @@ def design_faults(objective: Objective, measured: Diagnosis) -> list[tuple[str, 
     return faults
 
 
-def _weak(
+def weak_constants(
     objective: Objective, measured: Diagnosis, intervals: Mapping[str, Range], at_bounds: Mapping[str, float]
 ) -> dict[str, str]:
     """The constants that the runs determine badly, and why."""

@@ -17,7 +17,7 @@ from tutelage.laws.family import Family
 from tutelage.laws.files import law_to_dict
 from tutelage.laws.fitting.bootstrap import bootstrap, draw_weights, shares_at_bounds, stored_draws
 from tutelage.laws.fitting.compilation import compile_solver
-from tutelage.laws.fitting.diagnosis import Diagnosis, diagnose, judge
+from tutelage.laws.fitting.diagnosis import Diagnosis, diagnose, judge, weak_constants
 from tutelage.laws.fitting.hold_out import FORMS, compare_forms, hold_out
 from tutelage.laws.fitting.objective import Objective, make_objective
 from tutelage.laws.fitting.quantities import identified_quantities, make_setting, training_compute
@@ -121,6 +121,7 @@ def fit(
     )
     started = time.perf_counter()
     diagnostics = _diagnostics(objective, found, measured, law, settings)
+    diagnostics["weak"] = list(weak_constants(objective, measured, intervals, bounds))
     seconds["diagnostics"] = time.perf_counter() - started
     return Fit(replace(law, diagnostics=diagnostics, provenance=_provenance(settings, supervised, seconds)))
 

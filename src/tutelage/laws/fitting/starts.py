@@ -66,7 +66,7 @@ def _move_to_data(points: FloatArray, unit: FloatArray, objective: Objective) ->
     if "c0" in place:
         reducible += points[:, place["c0"]] * np.log(objective.columns["L_T"]).mean()
     for term in TERMS:
-        if term.scale not in place:
+        if term.scale not in place or term.exponent not in place:
             continue
         outer = points[:, place[term.outer]] if term.outer in place else 1.0
         share = np.log(_LEAST_SHARE) + np.log(_MOST_SHARE / _LEAST_SHARE) * unit[:, place[term.scale]]
