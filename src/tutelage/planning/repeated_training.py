@@ -5,8 +5,9 @@ student on repeated tokens; no law of that is known, and none is made up here.
 
 A data-constrained law is used as it is. On any other law the discounts of `muennighoff2023` are laid on top, with its
 published R_D* and R_N*: an assumption. Its discount of excess parameters also applies to a model that is too large for
-fresh tokens, which every supervised law already counts; so what is laid on top is the discount with repetition over the
-one without, and the law is unchanged where nothing is repeated.
+fresh tokens, which every supervised law already counts; so what is laid on top is the discount over that of as many
+fresh tokens as the repeated ones are worth. The law is then unchanged where nothing is repeated, and no jump or rise
+comes with more tokens.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from tutelage.laws.families.supervised import SUPERVISED_NAMES, SupervisedLaw
 from tutelage.laws.family import Equation
 from tutelage.laws.numbers import FloatArray, Numbers
 from tutelage.laws.published import PUBLISHED
-from tutelage.planning.scenarios import HIGHEST
 from tutelage.units import Tokens
 
 _PUBLISHED = PUBLISHED["muennighoff2023"].equation.coefficients()
 R_D_STAR, R_N_STAR = _PUBLISHED["R_D"], _PUBLISHED["R_N"]
-_HALVINGS = 34
-"""Of at most 39 natural logarithms (1 to 1e17): tokens to 2e-9."""
+_CLOSE = 1e-10
+_MOST_ROUNDS = 60
+"""Two are enough for a size that suits its tokens; more only for sizes whose excess is discounted."""
 
 
 @dataclass(frozen=True)
@@ -55,28 +56,35 @@ class RepeatedTraining(SupervisedLaw):
         """D', the fresh tokens that `tokens` are worth."""
         return self._discounts.effective_tokens(tokens, self.unique_tokens)
 
-    def effective_params(self, params: Numbers, tokens: Numbers) -> FloatArray:
-        """The parameters that `params` are worth."""
+    def log_predict(self, params: Numbers, tokens: Numbers) -> FloatArray:
+        """Log of the loss; see `predict`."""
+        worth = self.effective_tokens(tokens)
+        return super().log_predict(self._effective_params(params, worth, tokens), worth)
+
+    def _effective_params(self, params: Numbers, worth: FloatArray, tokens: Numbers) -> FloatArray:
+        """The parameters that `params` are worth on tokens that are worth `worth` fresh ones."""
         discounted = self._discounts.effective_params(params, tokens, self.unique_tokens)
         if self.own:
             return discounted
-        return np.asarray(params * discounted / self._discounts.effective_params(params, tokens, tokens))
-
-    def log_predict(self, params: Numbers, tokens: Numbers) -> FloatArray:
-        """Log of the loss; see `predict`."""
-        return super().log_predict(self.effective_params(params, tokens), self.effective_tokens(tokens))
+        return np.asarray(params * discounted / self._discounts.effective_params(params, worth, worth))
 
     def tokens_for(self, params: Numbers, loss: Numbers) -> FloatArray:
         """Tokens, repeats included, that bring a model of `params` parameters to `loss`; infinity where none do."""
-        fresh = super().tokens_for(params, loss)
-        low, high = np.log(np.minimum(fresh, HIGHEST)), np.full_like(fresh, np.log(HIGHEST))
-        log_loss = np.log(loss)
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            enough = self.log_predict(params, np.exp(middle)) <= log_loss
-            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        reached = (fresh <= HIGHEST) & (self.log_predict(params, HIGHEST) <= log_loss)
-        return np.where(reached, np.exp(high), np.inf)
+        worth = super().tokens_for(params, loss)
+        for _ in range(_MOST_ROUNDS):
+            # Never falling from round to round: what is worth more tokens is a smaller share of distinct ones.
+            again = super().tokens_for(self._effective_params(params, worth, worth), loss)
+            if np.allclose(again, worth, rtol=_CLOSE, atol=0.0):
+                break
+            worth = again
+        return self._repeated(again)
+
+    def _repeated(self, worth: FloatArray) -> FloatArray:
+        """The inverse of `effective_tokens`: infinity beyond what the unique tokens can be worth."""
+        left = 1.0 - np.maximum(worth / self.unique_tokens - 1.0, 0.0) / self.R_D
+        with np.errstate(divide="ignore"):
+            repeated = self.unique_tokens * (1.0 - self.R_D * np.log(np.maximum(left, 0.0)))
+        return np.where(worth <= self.unique_tokens, worth, repeated)
 
 
 def training_law(equation: Equation, unique_tokens: Tokens | None) -> SupervisedLaw:
