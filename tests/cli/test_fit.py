@@ -28,8 +28,10 @@ Simulated = Callable[..., str]
 def simulated(tmp_path: Path) -> Simulated:
     """Writes simulated runs; returns the path of the file."""
 
-    def write(law: str = "besiroglu2024", design: str = "isoflop", runs: int = 60, name: str = "runs.csv") -> str:
-        write_runs(simulate(PUBLISHED[law], Design(design, runs), noise=1e-3, seed=1), tmp_path / name)
+    def write(
+        law: str = "besiroglu2024", design: str = "isoflop", runs: int = 60, name: str = "runs.csv", seed: int = 1
+    ) -> str:
+        write_runs(simulate(PUBLISHED[law], Design(design, runs), noise=1e-3, seed=seed), tmp_path / name)
         return str(tmp_path / name)
 
     return write
@@ -122,6 +124,18 @@ def test_a_distillation_law_on_a_supervised_one(
     assert answer["law"]["name"] == "students"
     assert answer["law"]["coefficients"]["E"] == PUBLISHED["busbridge2025"].supervised.E
     assert "knee" in answer["diagnostics"]["identified"]
+
+
+def test_weak_constants_are_marked(capsys: pytest.CaptureFixture[str], simulated: Simulated, tmp_path: Path) -> None:
+    runs = simulated("busbridge2025", "distillation", 120, seed=0)
+    words = ["--supervised", "busbridge2025", "--bootstrap", "64", "--quiet", "--out", str(tmp_path / "law.json")]
+    assert main(["fit", runs, "--law", "distillation", *words]) == 0
+    said, _ = capsys.readouterr()
+    assert said.startswith("WEAKLY-IDENTIFIED: ")
+    assert re.search(r"^A_prime .*weakly identified$", said, re.MULTILINE)
+    assert re.search(r"^alpha +0.408 +frozen$", said, re.MULTILINE)
+    assert re.search(r"^best teacher loss .*on \S+ tokens$", said, re.MULTILINE)
+    assert not re.search(r"^x0 .*weakly", said, re.MULTILINE)
 
 
 def test_options_reach_the_fit(capsys: pytest.CaptureFixture[str], simulated: Simulated, tmp_path: Path) -> None:

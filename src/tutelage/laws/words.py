@@ -48,7 +48,7 @@ def identified_rows(law: Law) -> list[list[str]]:
     """One row a quantity that runs determine better than single coefficients; the last cell says at what."""
     told: Mapping[str, Any] = law.diagnostics
     student, compute = told.get("at_student"), told.get("at_compute")
-    at = {}
+    at: dict[str, str] = {}
     if compute is not None:
         at |= dict.fromkeys(_AT_COMPUTE, f"at {format_quantity(compute)} FLOPs")
     if student is not None:
