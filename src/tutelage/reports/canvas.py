@@ -202,7 +202,8 @@ class Canvas:
         if not 0.0 <= place <= 1.0:
             return
         self.axes.axvline(x, color=colour(hue), linewidth=1.0, linestyle=DASHES[2], zorder=1.5)
-        side = side or ("left" if place < 0.6 else "right")
+        room = 0.4 if self.narrow else 0.2
+        side = "left" if place < room else "right" if place > 1 - room else side or ("left" if place < 0.6 else "right")
         self._note(place + (0.012 if side == "left" else -0.012), 0.985, text, side, hue)
 
     def end(self, y: float, text: str, hue: str) -> None:

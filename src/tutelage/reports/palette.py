@@ -22,7 +22,14 @@ _PLACEHOLDERS = {name: f"#f0{index:02x}0f" for index, name in enumerate(NAMES)}
 VARIABLES = {placeholder: f"var(--{name})" for name, placeholder in _PLACEHOLDERS.items()}
 """The custom property that each placeholder stands for."""
 
-DASHES: tuple[Dash, ...] = ("-", (0, (6.0, 2.0)), (0, (2.0, 1.6)), (0, (8.0, 2.0, 1.6, 2.0)), (0, (4.0, 1.5)), "-")
+DASHES: tuple[Dash, ...] = (
+    "-",
+    (0, (6.0, 2.0)),
+    (0, (2.0, 1.6)),
+    (0, (8.0, 2.0, 1.6, 2.0)),
+    (0, (10.0, 2.5, 1.5, 2.5, 1.5, 2.5)),
+    "-",
+)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 

@@ -32,6 +32,7 @@ class Curves:
         way: The way that the verdict is about, or None.
         budget: What the verdict's way costs, FLOPs, or None.
         breaks: Where each way stops, or begins, to beat ordinary training.
+        texts: The same in words.
     """
 
     compute: FloatArray
@@ -41,6 +42,7 @@ class Curves:
     way: str | None
     budget: float | None
     breaks: dict[str, tuple[Estimate, ...]]
+    texts: dict[str, str]
 
     def series(self, way: str, key: str) -> FloatArray:
         """One series of a way."""
@@ -74,6 +76,7 @@ def read_curves(document: Part) -> Curves | None:
     way = document.part("verdict").text("way") or None
     scenario = document.parts("scenarios").get(way or "")
     free = curves.part("compute_optimal") if curves.has("compute_optimal") else None
+    crossover = document.parts("crossover")
     return Curves(
         compute,
         curves.parts("scenarios"),
@@ -83,6 +86,7 @@ def read_curves(document: Part) -> Curves | None:
         scenario.needed("compute").value if scenario is not None else None,
         {
             name: tuple(end for key in ("begins", "ends") if (end := each.estimate(key)) is not None)
-            for name, each in document.parts("crossover").items()
+            for name, each in crossover.items()
         },
+        {name: each.text("text") for name, each in crossover.items()},
     )

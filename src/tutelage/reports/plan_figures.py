@@ -85,21 +85,8 @@ def _loss_finding(curves: Curves) -> str:
     way = curves.way if curves.way in curves.scenarios else (curves.ways[0] if curves.ways else None)
     if way is None:
         return "No way to distil can be paid for at any budget that was looked at."
-    ends = curves.breaks.get(way, ())
-    gain = curves.series(way, "gain")
-    if not ends:
-        better = bool(np.nanmedian(gain) > 0)
-        winner = "distilling" if better else "ordinary training of the same size"
-        return f"{WITH.get(way, way)}, {winner} is better at every budget that was looked at."
-    parts = []
-    for end in ends:
-        before = np.nanmean(gain[curves.compute < end.value]) if (curves.compute < end.value).any() else np.nan
-        side = "below" if before > 0 else "above"
-        text = f"{side} {words.power(end.value)} FLOPs"
-        if end.low is not None and end.high is not None:
-            text += f" ({words.interval_name(end.level, end.method)} {words.between(end.low, end.high, words.power)})"
-        parts.append(text)
-    return f"{WITH.get(way, way)}, distilling beats ordinary training of the same size {words.listed(parts)}."
+    text = words.prose(curves.texts.get(way, "no break-even was looked for"))
+    return f"{WITH.get(way, way)}: {text}."
 
 
 def gain_figure(curves: Curves) -> Figure:
@@ -142,13 +129,12 @@ def _gain_cell(gain: FloatArray, band: list[FloatArray], index: int) -> str:
 
 def _gain_finding(curves: Curves) -> str:
     at = curves.budget or float(np.sqrt(curves.compute[0] * curves.compute[-1]))
-    index = int(np.argmin(np.abs(np.log(curves.compute / at))))
-    known = {way: float(curves.series(way, "gain")[index]) for way in curves.ways}
+    known = {way: _at(curves.compute, curves.series(way, "gain"), at) for way in curves.ways}
     known = {way: gain for way, gain in known.items() if np.isfinite(gain)}
     if not known:
         return f"At {words.power(at)} FLOPs no way to distil can be paid for."
     best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
-    text = f"Near {words.power(float(curves.compute[index]))} FLOPs distilling ends "
+    text = f"At {words.power(at)} FLOPs distilling ends "
     if best == worst:
         return f"{text}{_below(known[best])} ordinary training."
     text += f"between {_below(known[best])} ({best}) and {_below(known[worst])} ordinary training ({worst})"
@@ -185,11 +171,12 @@ def share_figure(curves: Curves) -> Figure | None:
 
 
 def _share_finding(way: str, budget: float | None, compute: FloatArray, parts: list[FloatArray]) -> str:
-    index = int(np.argmin(np.abs(np.log(compute / (budget or compute[len(compute) // 2])))))
-    here, last = ([f"{part[at]:.0f}" for part in parts] for at in (index, -1))
-    near, end = (words.power(float(compute[at])) for at in (index, -1))
+    at = budget or float(compute[len(compute) // 2])
+    here = [f"{_at(compute, part, at):.0f}" for part in parts]
+    last = [f"{part[-1]:.0f}" for part in parts]
+    near, end = words.power(at), words.power(float(compute[-1]))
     return (
-        f"{WITH.get(way, way)}: near {near} FLOPs {here[0]} % go to the student, {here[1]} % to logits and "
+        f"{WITH.get(way, way)}: at {near} FLOPs {here[0]} % go to the student, {here[1]} % to logits and "
         f"{here[2]} % to training the teacher; at {end} it is {words.listed(last)} %."
     )
 
@@ -233,6 +220,11 @@ def _reach(curves: Curves, compute: FloatArray, gains: list[FloatArray]) -> tupl
     low, high = (float(min(values.min(), 0)), float(max(values.max(), 0))) if len(values) else (-1.0, 1.0)
     pad = 0.15 * (high - low) or 0.1
     return low - pad, high + pad
+
+
+def _at(compute: FloatArray, series: FloatArray, budget: float) -> float:
+    """A series at one budget, between its points."""
+    return float(np.interp(np.log(budget), np.log(compute), series))
 
 
 def _last(values: FloatArray) -> float:

@@ -62,7 +62,9 @@ def plan_page(document: Part) -> Page:
 
 def _title(document: Part) -> str:
     question = document.part("question")
-    size = f"A student of {words.count(question.number('student_params'))} parameters"
+    size = "A student"
+    if question.has("student_params"):
+        size += f" of {words.count(question.number('student_params'))} parameters"
     if question.has("target_loss"):
         return f"{size} for a loss of {words.number(question.number('target_loss'))}"
     if question.has("tokens"):
@@ -77,12 +79,12 @@ def _banners(document: Part) -> tuple[Banner, ...]:
     choice = verdict.text("choice")
     headline = _CHOICES.get(choice, choice)
     tone: Tone = "bad" if not choice else "warn" if choice == "either" else "good"
-    lines = [_sentence(words.prose(verdict.text("text")).removeprefix(f"{headline}: "))]
+    lines = [words.sentence(words.prose(verdict.text("text")).removeprefix(f"{headline}: "))]
     if verdict.has("probability"):
         headline += f": right with a probability of {words.percent(verdict.number('probability'))}"
         lines.append("The probability is the share of the law's joint draws under which this choice is the better one.")
     elif choice and verdict.text("reason"):
-        lines.append(f"{_sentence(verdict.text('reason'))}.")
+        lines.append(f"{words.sentence(verdict.text('reason'))}.")
     banners = [Banner(tone, headline, tuple(line for line in lines if line))]
     for key, name in (("law_status", "The law"), ("status", "The plan")):
         if document.has(key):
@@ -98,10 +100,6 @@ def _banners(document: Part) -> tuple[Banner, ...]:
     if warnings:
         banners.append(Banner("warn", words.plural(len(warnings), "warning"), tuple(warnings)))
     return tuple(banners)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _facts(document: Part) -> tuple[tuple[str, str], ...]:

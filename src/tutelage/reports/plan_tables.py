@@ -7,12 +7,12 @@ not cover: figures (`plan_figures`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tutelage.records.estimate import Estimate
 from tutelage.reports import words
 from tutelage.reports.content import Section, Table
 from tutelage.reports.plan_document import Part
+from tutelage.reports.value_tables import tables_of
 
 _COST = {
     "flops": "compute, FLOPs",
@@ -22,13 +22,16 @@ _COST = {
     "co2e_kg": "CO2e, kg",
 }
 _EXTRAS = {
-    "sizes": "Which size?",
-    "lifetime": "Over a lifetime of serving",
-    "repetition": "When tokens are repeated",
-    "lora": "As a LoRA student",
-    "cache": "A cached teacher",
+    "sizes": ("Which size?", "The target, and the floor below which no size gets"),
+    "lifetime": ("Over a lifetime of serving", "Training and serving together, in FLOPs"),
+    "repetition": ("When tokens are repeated", "Ordinary training on the distinct tokens"),
+    "lora": ("As a LoRA student", "FLOPs of training adapters alone"),
+    "cache": ("A cached teacher", "What the cache holds and saves"),
 }
-_ESTIMATE = set(Estimate.__dataclass_fields__)
+_ROWS = ("ways", "scenarios", "ordinary", "optimal", "compute_optimal")
+"""Alternatives that belong into one table."""
+_LEFT_OUT = ("text", "smaller")
+"""Said in words already."""
 
 
 def reached_table(document: Part) -> Table | None:
@@ -126,7 +129,7 @@ def cost_section(document: Part) -> Section:
     assumed = cost.value.get("assumptions")
     items: tuple[str, ...] = ()
     if isinstance(assumed, Mapping):
-        tables += _tables(assumed, "Assumptions")
+        tables += tables_of(assumed, "Assumptions")
     elif assumed:
         items = cost.texts("assumptions")
     return Section("Cost", tables=tuple(tables), items=items)
@@ -135,72 +138,24 @@ def cost_section(document: Part) -> Section:
 def extra_sections(document: Part) -> tuple[Section, ...]:
     """The answers to what only some plans ask: lifetime, repetition, adapters, caches, sizes."""
     sections = []
-    for key, title in _EXTRAS.items():
+    for key, (title, caption) in _EXTRAS.items():
         if document.has(key):
-            found = document.value[key]
-            text = document.part(key).text("text") if isinstance(found, Mapping) else ""
-            sections.append(Section(title, (words.prose(text),) if text else (), tuple(_tables(found, ""))))
+            part = document.part(key)
+            text = words.sentence(words.prose(part.text("text")))
+            tables = tables_of(_gathered(part), caption)
+            sections.append(Section(title, (text,) if text else (), tuple(tables)))
     return tuple(sections)
 
 
-def _tables(found: object, title: str) -> list[Table]:
-    """Tables of any JSON value: its numbers and texts in one, each list of objects in one of its own."""
-    if isinstance(found, list):
-        return [_listing(found, title)] if found and all(isinstance(item, Mapping) for item in found) else []
-    if not isinstance(found, Mapping):
-        return []
-    rows: list[tuple[str, str, str]] = []
-    tables: list[Table] = []
-    for key, value in found.items():
-        name = str(key)
-        if value is None or (name == "text" and isinstance(value, str)):
-            continue
-        if _is_nested(value):
-            tables += _tables(value, words.label(name))
-        else:
-            rows.append((words.label(name), _cell(name, value), _cell_ends(name, value)))
-    headers = ("quantity", "value", "interval")
-    if rows and all(row[2] == words.NONE for row in rows):
-        return [Table(headers[:2], tuple(row[:2] for row in rows), title), *tables]
-    return ([Table(headers, tuple(rows), title)] if rows else []) + tables
-
-
-def _listing(found: list[Mapping[str, Any]], title: str) -> Table:
-    keys = list(dict.fromkeys(str(key) for item in found for key in item))
-    rows = tuple(tuple(_cell(key, item.get(key)) for key in keys) for item in found)
-    return Table(tuple(words.label(key) for key in keys), rows, title)
-
-
-def _is_nested(value: object) -> bool:
-    if isinstance(value, list):
-        return bool(value) and isinstance(value[0], Mapping)
-    return isinstance(value, Mapping) and not _is_estimate(value)
-
-
-def _is_estimate(value: object) -> bool:
-    return isinstance(value, Mapping) and "value" in value and set(value) <= _ESTIMATE
-
-
-def _cell(name: str, value: object) -> str:
-    if isinstance(value, Mapping):
-        return _cell(name, value.get("value")) if _is_estimate(value) else words.NONE
-    if isinstance(value, list):
-        return (
-            " to ".join(_cell(name, item) for item in value)
-            if len(value) == 2
-            else words.listed([_cell(name, item) for item in value] or [words.NONE])
-        )
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, int | float):
-        return words.NONE if value is None else str(value)
-    return words.named(name, value)
-
-
-def _cell_ends(name: str, value: object) -> str:
-    if not isinstance(value, Mapping) or value.get("low") is None or value.get("high") is None:
-        return words.NONE
-    return f"{_cell(name, value['low'])} to {_cell(name, value['high'])}"
+def _gathered(part: Part) -> dict[str, object]:
+    """The part with its alternatives in one object, so that they become the rows of one table."""
+    rest = {key: value for key, value in part.value.items() if key not in _LEFT_OUT}
+    rows = [key for key in _ROWS if isinstance(rest.get(key), Mapping)]
+    holder = next((key for key in ("ways", "scenarios") if key in rows), None)
+    if holder is None:
+        return rest
+    gathered = {**part.part(holder).value, **{words.label(key): rest[key] for key in rows if key != holder}}
+    return {**{key: value for key, value in rest.items() if key not in rows}, "each_way": gathered}
 
 
 def _name(name: str, scenario: Part) -> str:

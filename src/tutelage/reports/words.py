@@ -114,6 +114,11 @@ def with_ends(value: str, low: float | None, high: float | None, write: Callable
     return value if ends == NONE else f"{value}\n{ends}"
 
 
+def sentence(text: str) -> str:
+    """The text with a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
 def plural(count_of: int, noun: str) -> str:
     """`1 run`, `3 runs`."""
     return f"{count_of} {noun}{'' if count_of == 1 else 's'}"
@@ -136,4 +141,4 @@ def formula(text: str) -> str:
 
 def label(name: str) -> str:
     """A key as words."""
-    return formula(name).replace("_", " ")
+    return formula(name).replace("_", " ").replace("params", "parameters")
