@@ -24,9 +24,10 @@ def print_document(document: Document, *, as_json: bool, human: str) -> None:
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     """A plain text table; numbers are aligned on their decimal point."""
-    from tabulate import tabulate
+    import tabulate
 
-    return str(tabulate(rows, headers=headers, tablefmt="simple"))
+    tabulate.MIN_PADDING = 0  # a header takes no more room than it needs: tables fit a terminal
+    return tabulate.tabulate(rows, headers=headers, tablefmt="simple")
 
 
 def talk(quiet: bool) -> Talk:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,12 +106,16 @@ def read_question(arguments: argparse.Namespace, faults: Faults) -> Question | N
         faults.add(*(f"{name} needs --student-params" for name in needy))
         unique, lora, cache = None, None, None
 
-    def check() -> Question:
-        question = Question(
-            _STAND_IN if size is None and (arguments.student_params or arguments.target_loss is None) else size,
-            compute=budget.get("compute"),
-            tokens=budget.get("tokens"),
-            target_loss=budget.get("target_loss"),
+    bare = partial(
+        Question,
+        _STAND_IN if size is None and (arguments.student_params or arguments.target_loss is None) else size,
+        compute=budget.get("compute"),
+        tokens=budget.get("tokens"),
+        target_loss=budget.get("target_loss"),
+    )
+    faults.attempt(lambda: bare().require_within_bounds())
+    return faults.attempt(
+        lambda: bare(
             teachers=teachers,
             students=students or 1,
             hardware=hardware,
@@ -121,10 +126,7 @@ def read_question(arguments: argparse.Namespace, faults: Faults) -> Question | N
             cache=cache,
             asked=asked,
         )
-        question.require_within_bounds()
-        return question
-
-    return faults.attempt(check)
+    )
 
 
 def _budget(arguments: argparse.Namespace, hardware: Hardware | None, faults: Faults) -> tuple[dict[str, float], str]:
@@ -185,12 +187,7 @@ def _teachers(arguments: argparse.Namespace, faults: Faults) -> tuple[Teacher, .
     found = [_teacher(_words(text), f"--teacher {text!r}", faults) for text in arguments.teacher]
     if arguments.teachers is not None:
         path = arguments.teachers
-        entries = faults.attempt(lambda: _read_yaml(path, "--teachers"))
-        if entries is not None and not (isinstance(entries, list) and entries):
-            faults.add(
-                f"--teachers {path} is not a list of teachers; write each as - {{name: .., params: .., loss: ..}}"
-            )
-            entries = None
+        entries = faults.attempt(lambda: _list(_read_yaml(path, "--teachers"), f"--teachers {path}"))
         for number, entry in enumerate(entries or (), 1):
             label = f"--teachers {path}: teacher {number}"
             pairs = faults.attempt(lambda entry=entry, label=label: _mapping(entry, label))  # type: ignore[misc]
@@ -254,12 +251,19 @@ def _cache(text: str | None, faults: Faults) -> TeacherCache | None:
         faults.count(pairs.pop("vocabulary"), "--cached-teacher: vocabulary") if "vocabulary" in pairs else None
     )
     if len(pairs) != 1:
-        if pairs:
-            faults.add(f"--cached-teacher {text!r} names {len(pairs)} formats; give one, as in {CACHE_EXAMPLE}")
+        if "=" in text:
+            named = f"{len(pairs)} formats" if pairs else "no format"
+            faults.add(f"--cached-teacher {text!r} names {named}; give one, as in {CACHE_EXAMPLE}")
         return None
     ((kind, size),) = pairs.items()
     number = faults.quantity(size, f"--cached-teacher: {kind}")
     return None if number is None else faults.attempt(lambda: TeacherCache(kind, number, vocabulary))
+
+
+def _list(document: object, label: str) -> list[Any]:
+    if not (isinstance(document, list) and document):
+        raise InputError(f"{label} is not a list of teachers; write each as - {{name: .., params: .., loss: ..}}")
+    return document
 
 
 def _mapping(document: object, label: str) -> Mapping[str, Any]:
