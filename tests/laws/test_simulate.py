@@ -94,3 +94,10 @@ def test_what_cannot_be_simulated() -> None:
         simulate(PUBLISHED["hoffmann2022"], Design("capacity-gap", 9))
     with pytest.raises(InputError, match="noise is -1"):
         simulate(PUBLISHED["hoffmann2022"], Design("grid", 9), noise=-1)
+
+
+def test_a_distillation_law_gives_ordinary_runs_of_its_supervised_law() -> None:
+    law = PUBLISHED["busbridge2025"]
+    runs = simulate(law, Design("isoflop", 40)).arrays()
+    assert sorted(runs) == ["D", "L", "N"]
+    assert runs["L"] == pytest.approx(law.supervised.predict(runs["N"], runs["D"]), rel=ROUND_OFF)

@@ -3,7 +3,8 @@
 Designs of ordinary training: isoflop (sizes along lines of equal compute), grid (every size with every number of
 tokens), fixed-ratio (20 tokens a parameter throughout, which does not determine a law). Designs of distillation:
 student-isoflop, teacher-isoflop, capacity-gap (several ratios of tokens to parameters on both sides), distillation (a
-third of each). Sizes and tokens stay within the range that the law was fitted on.
+third of each). A distillation law gives the runs of the supervised law inside it under a design of ordinary training.
+Sizes and tokens stay within the range that the law was fitted on.
 """
 
 from __future__ import annotations

@@ -63,6 +63,11 @@ class Design:
         if faults:
             raise InputError(faults)
 
+    @property
+    def kind(self) -> str:
+        """What it trains: supervised or distillation."""
+        return DESIGNS[self.name][0]
+
     def inputs(self, law: Law) -> dict[str, FloatArray]:
         """The inputs of each run by letter, within the range that `law` was fitted on, the teacher's loss left out.
 

@@ -7,6 +7,7 @@ teacher's loss is the law's own, taken as measured), outliers, runs that diverge
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,8 @@ def simulate(law: Law, design: Design, noise: float = 0.0, seed: int = 0) -> Run
     """Runs as `law` predicts them.
 
     Args:
-        law: Of any family; a distillation law brings the supervised law that gives its teachers' losses.
+        law: Of any family; a distillation law brings the supervised law that gives its teachers' losses, and gives the
+            runs of that one under a design of ordinary training.
         design: Which sizes, tokens and teachers.
         noise: Standard deviation of the log of the loss; real reruns have about 1e-3.
         seed: Seed of the noise.
@@ -29,7 +31,7 @@ def simulate(law: Law, design: Design, noise: float = 0.0, seed: int = 0) -> Run
         The columns of the law's family, and N_T and D_T for a distillation law. The same arguments give the same runs.
 
     Raises:
-        InputError: The design is of the other kind of law, or the noise is negative or not finite.
+        InputError: The design is of distillation and the law is not, or the noise is negative or not finite.
 
     Example:
         >>> from tutelage.laws.published import PUBLISHED
@@ -39,6 +41,8 @@ def simulate(law: Law, design: Design, noise: float = 0.0, seed: int = 0) -> Run
     """
     if not (math.isfinite(noise) and noise >= 0):
         raise InputError(f"noise is {noise}; it is the standard deviation of a log loss: 0 or a positive number")
+    if design.kind == "supervised" and law.distillation is not None:
+        law = replace(law, equation=law.supervised)
     family = law.family
     columns = design.inputs(law)
     if "L_T" in {column.letter for column in family.inputs}:
