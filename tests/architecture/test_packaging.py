@@ -53,7 +53,7 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_typed_and_licensed(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert "tutelage/py.typed" in names
+    assert {"tutelage/py.typed", "tutelage/reports/page.css", "tutelage/reports/page.html.jinja"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.partition("/")[0].split("-")[0] for name in names} == {"tutelage"}
 

@@ -12,13 +12,16 @@ from tutelage.laws.families.distillation import KneeLaw
 from tutelage.laws.law import Law
 from tutelage.laws.published import PUBLISHED
 from tutelage.laws.table import RunTable
+from tutelage.planning.plan import plan
+from tutelage.planning.question import Question
+from tutelage.planning.scenarios import Teacher
 from tutelage.records.document import Status
 
 # Log loss: what two runs of one recipe differ by.
 RUN_NOISE = 0.003
 # Relative: the spread of each coefficient over the draws.
 COEFFICIENT_SPREAD = 0.002
-DRAWS = 200
+DRAWS = 100
 
 
 def _draws(law: Law, rng: np.random.Generator) -> dict[str, tuple[float, ...]]:
@@ -33,7 +36,7 @@ def _estimate(value: float, low: float, high: float, **rest: Any) -> dict[str, A
     return {"value": value, "low": low, "high": high, "level": 0.9, "method": method, **rest}
 
 
-def make_supervised(runs: int = 80) -> Law:
+def make_supervised(runs: int = 40) -> Law:
     """A supervised law on simulated runs; the last run lies 4 % above the law."""
     rng = np.random.default_rng(0)
     published = PUBLISHED["besiroglu2024"]
@@ -55,7 +58,13 @@ def make_supervised(runs: int = 80) -> Law:
         "linear_share": 0.12,
         "coefficients": {"E": _estimate(1.8172, 1.78, 1.85)},
         "identified": {"optimal_params": _estimate(2.1e9, 1.7e9, 2.6e9, at_compute=1e21)},
-        "held_out": {"compute_from": 1e21, "runs": 9, "median_error": 0.004, "largest_error": 0.04, "text": "Held out."},
+        "held_out": {
+            "compute_from": 1e21,
+            "runs": 9,
+            "median_error": 0.004,
+            "largest_error": 0.04,
+            "text": "Held out.",
+        },
         "forms": {"hoffmann": {"objective": 0.00084, "held_out_median_error": 0.0041}},
         "notes": ["A note of the fit."],
     }
@@ -72,7 +81,7 @@ def make_supervised(runs: int = 80) -> Law:
     )
 
 
-def make_distillation(runs: int = 120) -> Law:
+def make_distillation(runs: int = 50) -> Law:
     """A distillation law of eight parameters on simulated runs."""
     rng = np.random.default_rng(1)
     published = PUBLISHED["busbridge2025"]
@@ -97,3 +106,12 @@ def supervised() -> Law:
 def distillation() -> Law:
     """A fitted distillation law."""
     return make_distillation()
+
+
+@pytest.fixture(scope="session")
+def plan_document() -> dict[str, Any]:
+    """What `tutelage plan --json` prints for a student, two teachers and a fitted law."""
+    teachers = (Teacher("7B", 7.7e9, 2.02), Teacher("3B", 3e9, 2.15))
+    question = Question(1e9, 1e22, None, None, teachers, 4)
+    document: dict[str, Any] = plan(question, make_distillation()).document().to_dict()
+    return document

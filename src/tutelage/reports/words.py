@@ -94,7 +94,7 @@ def between(low: float | None, high: float | None, write: Callable[[float], str]
     return f"{write(low)} to {write(high)}"
 
 
-_E_NOTATION = re.compile(r"\b\d(?:\.\d+)?e\d+\b")
+_E_NOTATION = re.compile(r"\b\d(?:\.\d+)?e\+?\d+\b")
 _HYPHEN_MINUS = re.compile(r"(?<![^\s(\[])-(?=\d)")
 
 
@@ -129,6 +129,7 @@ def listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+_SPELLED = {"params": "parameters", "flops": "FLOPs", "lora": "LoRA"}
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "'": "′", "_prime": "′"}
 
 
@@ -141,4 +142,4 @@ def formula(text: str) -> str:
 
 def label(name: str) -> str:
     """A key as words."""
-    return formula(name).replace("_", " ").replace("params", "parameters")
+    return " ".join(_SPELLED.get(part, part) for part in formula(name).split("_"))
