@@ -28,7 +28,7 @@ Index: TypeAlias = tuple[Tensor, ...]
 Losses: TypeAlias = Callable[[Tensor, Index], Tensor]
 """From a chunk's logits (n, V), in the model's dtype, and their index, to one loss a position, (n,)."""
 
-CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
 """Float32 logits of one chunk, by device: on a CPU what stays near its cores, on a GPU enough to fill it."""
 
 

@@ -32,7 +32,8 @@ class Divergence:
             takes it as third argument. Gradients are autograd's.
         mix: Default of the mixing weight, in [0, 1]; None where there is none.
         vanishes_at: Mixing weights at which it is zero whatever the student says, so that nothing would be learned.
-        linear: Whether it is the cross-entropy less what the teacher alone decides, so that sparse targets serve.
+        linear: Whether it is the cross-entropy less what the teacher alone decides. Then its gradient on the logits is
+            q - p, and sparse targets serve.
     """
 
     kind: str

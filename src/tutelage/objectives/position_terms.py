@@ -9,8 +9,11 @@ Shape letters: B batch, T positions, V vocabulary, N positions of a chunk.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from tutelage.errors import InputError
 from tutelage.objectives.chunks import Index, sum_over_positions
@@ -19,7 +22,7 @@ from tutelage.objectives.likelihood import log_probabilities
 from tutelage.objectives.logits import DeferredLogits
 from tutelage.objectives.members import Divergence
 from tutelage.objectives.reduction import Reduced, require_mask
-from tutelage.objectives.sparse import sparse_cross_entropy
+from tutelage.objectives.sparse import LOG_PROBABILITY_FLOOR, sparse_cross_entropy
 from tutelage.objectives.targets import SparseTargets
 from tutelage.objectives.terms import Term
 
@@ -72,6 +75,11 @@ def divergence(
         with torch.no_grad():
             chunk = teacher[index] if isinstance(teacher, Tensor) else teacher.head.logits(teacher.states_BTH[index])
             log_p_NV = _softened(chunk, term)
+        if member.linear and not term.standardise:
+            losses_N: Tensor = _LinearLosses.apply(  # type: ignore[no-untyped-call]
+                logits_NV, log_p_NV, term.temperature, member
+            )
+            return losses_N
         return _losses(member, log_p_NV, _softened(logits_NV, term), mix)
 
     return sum_over_positions(losses, student, keep_BT, chunk_bytes)
@@ -108,6 +116,29 @@ def _softened(logits_NV: Tensor, term: Term) -> Tensor:
 
 def _losses(member: Divergence, log_p_NV: Tensor, log_q_NV: Tensor, mix: float | None) -> Tensor:
     return member.losses(log_p_NV, log_q_NV) if mix is None else member.losses(log_p_NV, log_q_NV, mix)
+
+
+class _LinearLosses(torch.autograd.Function):
+    """A divergence linear in p, whose gradient is (q - p) / temperature in closed form: half the memory of autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, log_p_NV: Tensor, temperature: float, member: Divergence) -> Tensor:
+        log_q_NV = log_probabilities(logits_NV, temperature)
+        ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
+        ctx.save_for_backward(log_p_NV, log_q_NV)
+        losses_N: Tensor = member.losses(log_p_NV, log_q_NV)
+        return losses_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, ...]:
+        log_p_NV, log_q_NV = ctx.saved_tensors
+        p_NV, q_NV = log_p_NV.exp(), log_q_NV.exp()
+        if log_q_NV.numel() > 0 and float(log_q_NV.amin()) <= LOG_PROBABILITY_FLOOR:  # clipped entries have gradient 0
+            p_NV = p_NV.where(log_q_NV > LOG_PROBABILITY_FLOOR, 0.0)
+            q_NV = q_NV.mul_(p_NV.sum(-1, keepdim=True))
+        gradient_NV = q_NV.sub_(p_NV).mul_((slope_N / ctx.temperature)[:, None])
+        return gradient_NV.to(ctx.dtype), None, None, None
 
 
 def _sparse_divergence(
