@@ -248,14 +248,12 @@ def test_each_fault_is_one_line(capsys: pytest.CaptureFixture[str], words: list[
 def test_the_size_is_left_out_for_a_target_alone(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = refused(capsys, "--compute", "1e20")
     assert "--student-params is missing; the size is looked for only where --target-loss is given" in line
-    lines = refused(
-        capsys, "--target-loss", "2.2", "--unique-tokens", "1B", "--lora", "1%", "--cached-teacher", "topk=9"
-    )
-    assert [line.removeprefix("error: ").partition(" ")[0] for line in lines] == [
-        "--unique-tokens",
-        "--lora",
-        "--cached-teacher",
-    ]
+    (line,) = refused(capsys, "--target-loss", "2.2", "--unique-tokens", "1B")
+    assert "--unique-tokens needs --student-params" in line
+    answer = document(capsys, "--target-loss", "2.2", "--served-tokens", "1T", "--lora", "1%")
+    assert answer["question"]["student_params"] is None
+    assert answer["lifetime"]["loss"]["value"] == pytest.approx(2.2)
+    assert answer["lora"]["adapter_params"]["value"] > 0
 
 
 def test_all_faults_of_a_file_of_teachers_are_told_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -100,11 +100,9 @@ def read_question(arguments: argparse.Namespace, faults: Faults) -> Question | N
     lora, cache = _lora(arguments, faults), _cache(arguments.cached_teacher, faults)
     if arguments.serving_hardware is not None and arguments.served_tokens is None:
         faults.add("--serving-hardware is given without --served-tokens")
-    alone = {"--unique-tokens": arguments.unique_tokens, "--lora": arguments.lora, "--cached-teacher": cache}
-    if arguments.student_params is None and arguments.target_loss is not None:
-        needy = [name for name, value in alone.items() if value is not None]
-        faults.add(*(f"{name} needs --student-params" for name in needy))
-        unique, lora, cache = None, None, None
+    if arguments.student_params is None and arguments.target_loss is not None and arguments.unique_tokens is not None:
+        faults.add("--unique-tokens needs --student-params: the size for a target is looked for with fresh tokens")
+        unique = None
 
     bare = partial(
         Question,

@@ -112,15 +112,6 @@ def reckon(
     )
 
 
-def reckon_target(question: Question, spread: Spread) -> Economics:
-    """The lifetime of a student of any size that reaches a target loss: what is known without a size."""
-    return Economics(
-        hardware=question.hardware,
-        lifetime=_lifetime(question, spread, {}, None),
-        caveats=(IDEAL_HOURS,) if question.hardware else (),
-    )
-
-
 def _made(
     question: Question, spread: Spread, found: Mapping[str, ScenarioPlan], supervised: SupervisedPlan | None
 ) -> dict[str, Lived]:

@@ -73,9 +73,8 @@ class Question:
         faults += not_positive(numbers)
         if self.student_params is None and self.target_loss is None:
             faults.append("no student_params: the student's size is looked for only where a target loss is given")
-        if self.student_params is None:
-            needy = {"unique_tokens": self.unique_tokens, "lora": self.lora, "cache": self.cache}
-            faults += [f"{name} needs student_params" for name, value in needy.items() if value is not None]
+        if self.student_params is None and self.unique_tokens is not None:
+            faults.append("unique_tokens needs student_params: the size for a target is looked for with fresh tokens")
         if self.serving is not None and self.served_tokens is None:
             faults.append("serving hardware is given without served_tokens")
         names = [teacher.name for teacher in self.teachers]
