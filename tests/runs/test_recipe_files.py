@@ -10,6 +10,7 @@ import pytest
 
 from tutelage.config import dump_recipe, load_recipe
 from tutelage.errors import InputError
+from tutelage.objectives.terms import TERM_FAMILIES
 
 Write = Callable[..., Path]
 
@@ -77,6 +78,56 @@ def test_an_override_is_checked_like_the_file(write_recipe: Write, line: str, fa
     with pytest.raises(InputError) as caught:
         load_recipe(write_recipe(), [line])
     assert fault.lower() in str(caught.value).lower()
+
+
+EVERY_KIND = """[
+  {kind: cross_entropy, schedule: {kind: stages, stages: [[0, 1.0], [100, 0.5]]}},
+  {kind: kl, weight: 0.8, temperature: 2.0, standardise: true, schedule: {kind: linear, start: 0, end: 1, to_step: 50}},
+  {kind: reverse_kl, weight: 0.1}, {kind: jsd, mix: 0.3}, {kind: skew_kl}, {kind: skew_reverse_kl, mix: 0},
+  {kind: angle, centre: true}, {kind: angle2}, {kind: cosine}, {kind: mse},
+  {kind: linear_cka}, {kind: gram, centre: true}, {kind: procrustes, schedule: {kind: constant, end: 0.5}},
+  {kind: infonce, temperature: 0.1}, {kind: curve, weight: 0.2},
+]"""
+
+
+def test_a_recipe_line_selects_every_kind_and_option(write_recipe: Write, tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(), [f"objective={EVERY_KIND}"])
+    assert [term.kind for term in recipe.objective] == sorted(
+        TERM_FAMILIES, key=[t.kind for t in recipe.objective].index
+    )
+    weights = {term.kind: [term.weight_at(step) for step in (1, 26, 101)] for term in recipe.objective}
+    assert weights["cross_entropy"] == [1.0, 1.0, 0.5]
+    assert weights["kl"] == [0.0, 0.4, 0.8]
+    assert weights["procrustes"] == [0.5, 0.5, 0.5]
+    mixes = {term.kind: term.mixing_weight for term in recipe.objective if term.mixing_weight is not None}
+    assert mixes == {"jsd": 0.3, "skew_kl": 0.1, "skew_reverse_kl": 0.0}
+    assert recipe.aligns
+    assert recipe.projects
+    again = tmp_path / "resolved.yaml"
+    again.write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(again) == recipe
+
+
+@pytest.mark.parametrize(
+    ("terms", "faults"),
+    [
+        ("[{kind: cka}]", ["objective.0.kind: 'cka' should be 'cross_entropy', ", "'linear_cka'"]),
+        ("[{kind: jsd, mix: 1}]", ["objective.0: term jsd is 0 at mix 1 whatever the student says"]),
+        ("[{kind: kl, mixx: 1}]", ["objective.0.mixx: unknown key; did you mean 'mix'?"]),
+        ("[{kind: kl, schedule: {kind: linear}}]", ["objective.0.schedule: a linear schedule needs 0 <= from_step"]),
+        ("[{kind: kl, schedule: {kind: linear, too_step: 3}}]", ["objective.0.schedule.too_step: unknown key"]),
+        ("[{kind: angle, standardise: true}]", ["objective.0: term angle compares no logits to standardise"]),
+    ],
+)
+def test_a_term_that_means_nothing_is_refused_at_its_place(write_recipe: Write, terms: str, faults: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe(write_recipe(), [f"objective={terms}"])
+    assert all(fault in str(caught.value) for fault in faults)
+
+
+def test_states_that_are_not_projected_need_a_layer_map_and_no_projector(write_recipe: Write) -> None:
+    recipe = load_recipe(write_recipe(), ["objective=[{kind: cross_entropy}, {kind: procrustes}]"])
+    assert (recipe.aligns, recipe.projects) == (True, False)
 
 
 def test_overrides_reach_nested_values_and_list_items(write_recipe: Write) -> None:

@@ -15,6 +15,7 @@ from toy import PAIRS, TERMS, make_batch, toy_lesson
 from tutelage.errors import TutelageError
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.reduction import Reduced
+from tutelage.objectives.schedules import Schedule
 from tutelage.objectives.signal import Signal
 from tutelage.objectives.terms import Term
 from tutelage.training.device import open_accelerator
@@ -106,6 +107,50 @@ def test_terms_are_reported_unweighted_and_without_t_squared():
     json.dumps(report.to_dict(), allow_nan=False)
 
 
+SET_TERMS = (
+    Term("cross_entropy"),
+    Term("linear_cka", 2.0),
+    Term("gram", 0.5, centre=True),
+    Term("procrustes"),
+    Term("infonce", 0.3, temperature=0.2),
+    Term("curve", 0.7),
+    Term("angle", 0.3, centre=True),
+)
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=["1", "3+3", "1+5", "1+1+2+2"])
+def test_terms_over_sets_and_differences_have_divisors_of_their_own_whatever_the_split(split):
+    whole, parts = toy_lesson(terms=SET_TERMS), toy_lesson(terms=SET_TERMS)
+    batch = make_batch(SAMPLES)
+    counts = whole.objective.counts(batch.keep_BT)
+    kept = int(batch.keep_BT.sum())
+    assert counts["cross_entropy"] == kept
+    assert counts["linear_cka"] < counts["procrustes"] < len(SAMPLES) < counts["angle"] < kept
+    expected = take(whole, [batch], measure=True)
+    found = take(parts, [make_batch(indices) for indices in split], measure=True)
+    assert found.positions == expected.positions == kept
+    assert found.terms == pytest.approx(expected.terms, **SINGLE)
+    assert found.term_gradient_norms == pytest.approx(expected.term_gradient_norms, rel=1e-4)
+    assert all(norm > 0 for norm in found.term_gradient_norms.values())
+    for name, parameter in whole.trainable().items():
+        assert torch.allclose(parameter, parts.trainable()[name], rtol=1e-4, atol=1e-6), name
+
+
+def test_weights_follow_their_schedule_and_are_logged():
+    ramp = Schedule("linear", start=0.0, end=1.0, from_step=0, to_step=4)
+    terms = (Term("cross_entropy"), Term("kl", 0.8, temperature=2.0, schedule=ramp))
+    for step, weight in ((1, 0.0), (3, 0.4), (9, 0.8)):
+        lesson, plain = toy_lesson(terms=terms), toy_lesson(terms=(Term("cross_entropy"), Term("kl", weight, 2.0)))
+        optimizer = torch.optim.SGD(lesson.trainable().values(), lr=0.1)
+        report = Stepper(lesson, optimizer, NO_CLIP, OneProcess()).take(step, [make_batch(SAMPLES)], 0.1)
+        assert report.weights == pytest.approx({"cross_entropy": 1.0, "kl": weight})
+        assert report.total == pytest.approx(report.terms["cross_entropy"] + 4 * weight * report.terms["kl"], **SINGLE)
+        assert json.loads(json.dumps(report.to_dict()))["weights"]["kl"] == pytest.approx(weight)
+        take(plain, [make_batch(SAMPLES)])
+        for name, parameter in plain.trainable().items():
+            assert torch.allclose(parameter, lesson.trainable()[name], rtol=1e-5, atol=1e-7), name
+
+
 def test_each_terms_gradient_norm_is_that_of_its_mean_on_the_student_alone():
     report = take(toy_lesson(), [make_batch([4]), make_batch([0, 1, 2, 3, 9])], measure=True)
     for term in TERMS:
@@ -168,6 +213,22 @@ def test_the_gradients_of_two_ranks_add_up_to_that_of_one(shares):
             summed[name] += parameter.grad
     for name, parameter in whole.trainable().items():
         assert torch.allclose(summed[name], parameter.grad, rtol=SINGLE["rel"], atol=SINGLE["abs"]), name
+
+
+def test_two_ranks_count_sets_apart_from_positions():
+    whole = toy_lesson(terms=SET_TERMS)
+    take(whole, [make_batch(SAMPLES)])
+    shares = ([4], [0, 1, 2, 3, 9])
+    summed = {name: torch.zeros_like(parameter) for name, parameter in whole.trainable().items()}
+    for share, other in (shares, shares[::-1]):
+        rank = toy_lesson(terms=SET_TERMS)
+        keep_BT = make_batch(other).keep_BT
+        there = torch.tensor([int(keep_BT.sum()), *rank.objective.counts(keep_BT).values()])
+        take(rank, [make_batch(share)], OneOfTwo(there))
+        for name, parameter in rank.trainable().items():
+            summed[name] += parameter.grad
+    for name, parameter in whole.trainable().items():
+        assert torch.allclose(summed[name], parameter.grad, rtol=1e-4, atol=1e-6), name
 
 
 GLOO = """
