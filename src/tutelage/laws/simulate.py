@@ -7,13 +7,12 @@ teacher's loss is the law's own, taken as measured), outliers, runs that diverge
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
 from tutelage.errors import InputError
 from tutelage.laws.designs import Design
-from tutelage.laws.law import Law
+from tutelage.laws.law import Law, supervised_part
 from tutelage.laws.table import RunTable
 
 
@@ -42,7 +41,7 @@ def simulate(law: Law, design: Design, noise: float = 0.0, seed: int = 0) -> Run
     if not (math.isfinite(noise) and noise >= 0):
         raise InputError(f"noise is {noise}; it is the standard deviation of a log loss: 0 or a positive number")
     if design.kind == "supervised" and law.distillation is not None:
-        law = replace(law, equation=law.supervised)
+        law = supervised_part(law)
     family = law.family
     columns = design.inputs(law)
     if "L_T" in {column.letter for column in family.inputs}:
