@@ -72,11 +72,15 @@ def test_a_target_gives_every_way_its_own_cost_with_the_intervals_of_its_compute
         assert cost.flops is not None
         assert cost.money is not None
         assert (cost.money.low is None) == (cost.flops.low is None)
-        assert cost.flops.low is not None or name in ("best", "train-optimal")
+        assert cost.flops.low is not None or name == "best"
         if cost.money.low is not None and cost.flops.low is not None:
             assert cost.money.low / cost.money.value == pytest.approx(cost.flops.low / cost.flops.value)
     spent = {name: cost.flops.value for name, cost in answer.economics.costs.items() if cost.flops}
     assert spent["best"] < spent["inference"] < spent["both"]
+    optimal = answer.supervised.compute_optimal if answer.supervised else None
+    assert optimal is not None
+    forward = float(fitted.forward.training_per_token(optimal.params.value))
+    assert spent["train-optimal"] == pytest.approx(forward * optimal.tokens.value)
     assert spent["train-optimal"] <= spent["train"]
     assert len(cost_rows(answer.economics)) == len(spent)
 

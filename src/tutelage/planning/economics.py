@@ -93,7 +93,7 @@ def reckon(
     distilled = {name: scenario.student_tokens.value for name, scenario in found.items()}
     judged = found.get(verdict.way) if verdict.way else None
     unique, hardware = question.unique_tokens, question.hardware
-    made = _made(question, spread, found, supervised)
+    made = _made(question, found, supervised)
     chosen = chosen_flops(verdict, scenarios, supervised)
     if not found and supervised is not None:
         chosen = supervised.compute
@@ -112,9 +112,7 @@ def reckon(
     )
 
 
-def _made(
-    question: Question, spread: Spread, found: Mapping[str, ScenarioPlan], supervised: SupervisedPlan | None
-) -> dict[str, Lived]:
+def _made(question: Question, found: Mapping[str, ScenarioPlan], supervised: SupervisedPlan | None) -> dict[str, Lived]:
     """The model of every way, with what its training costs."""
     size = known(question.size)
     made = {
@@ -126,8 +124,7 @@ def _made(
     made[TRAIN] = Lived(size, supervised.tokens, supervised.loss, supervised.compute)
     free = supervised.compute_optimal
     if free is not None:
-        flops = float(spread.law.forward.training_per_token(free.params.value)) * free.tokens.value
-        made[TRAIN_OPTIMAL] = Lived(free.params, free.tokens, free.loss, known(flops))
+        made[TRAIN_OPTIMAL] = Lived(free.params, free.tokens, free.loss, free.compute)
     return made
 
 

@@ -75,10 +75,12 @@ def _reach(question: Question, target: float, spread: Spread) -> tuple[Supervise
 
 def _optimal(spread: Spread, choice: tuple[float, float], drawn: tuple[FloatArray, FloatArray]) -> ComputeOptimal:
     params, tokens = choice
+    forward = spread.law.forward
     return ComputeOptimal(
         spread.around(params, drawn[0]),
         spread.around(tokens, drawn[1]),
         _loss(spread, params, tokens),
+        spread.around(forward.training_per_token(params) * tokens, forward.training_per_token(drawn[0]) * drawn[1]),
         near_optimal_training(spread.ordinary(spread.law.equation), spread.law.forward, params, tokens),
     )
 

@@ -100,11 +100,12 @@ class ScenarioPlan:
 
 @dataclass(frozen=True)
 class ComputeOptimal:
-    """Ordinary training of the size that suits the budget best: parameters, tokens, loss, and what is nearly best."""
+    """Ordinary training of the size that suits the budget best: parameters, tokens, loss, FLOPs, near-optimal choices."""
 
     params: Estimate
     tokens: Estimate
     loss: Estimate
+    compute: Estimate
     near_optimal: NearOptimalTraining | None = None
 
     def to_dict(self) -> dict[str, object]:

@@ -36,7 +36,7 @@ def rows(plan: Plan) -> list[list[str]]:
         free = ordinary.compute_optimal
         if free is not None:
             name = f"train ({_count(free.params)})"
-            table.append([name, _loss(free.loss), _count(free.tokens), "", "", "", "", "", ""])
+            table.append([name, _loss(free.loss), _count(free.tokens), "", "", "", _count(free.compute), "", ""])
     return table
 
 
