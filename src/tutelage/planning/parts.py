@@ -100,7 +100,7 @@ class ScenarioPlan:
 
 @dataclass(frozen=True)
 class ComputeOptimal:
-    """Ordinary training of the size that suits the budget best: parameters, tokens, loss, FLOPs, near-optimal choices."""
+    """Ordinary training of the size that suits the budget best, its FLOPs, and what is nearly best."""
 
     params: Estimate
     tokens: Estimate
