@@ -15,6 +15,7 @@ from tutelage.laws.validity import cautions_among
 from tutelage.planning.parts import ScenarioPlan, SupervisedPlan, Verdict
 from tutelage.planning.question import Question
 from tutelage.planning.scenarios import HIGHEST, LOWEST
+from tutelage.planning.sizes import Sizes
 from tutelage.records.document import Caution, Status
 from tutelage.units import format_quantity
 
@@ -67,6 +68,22 @@ def risk_cautions(
         )
         found.append(Caution(AT_RISK, f"{name}.target_loss", target, None, text))
     return tuple(found)
+
+
+def size_cautions(sizes: Sizes) -> tuple[Caution, ...]:
+    """One caution for each way whose size would be larger, had the law been fitted there."""
+    return tuple(
+        Caution(
+            AT_BOUND,
+            f"sizes.{name}.params",
+            answer.params.value,
+            None,
+            f"{name}: the size {format_quantity(answer.params.value)} sits on the edge of what the law was fitted on; "
+            "a larger student on fewer tokens may take less compute, but the law cannot tell",
+        )
+        for name, answer in sizes.scenarios.items()
+        if answer.at_edge and answer.params is not None
+    )
 
 
 def bound_cautions(scenarios: Mapping[str, ScenarioPlan | None]) -> tuple[Caution, ...]:

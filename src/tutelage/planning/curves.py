@@ -24,14 +24,14 @@ from tutelage.planning.spread import Band, Spread
 
 BUDGETS = 61
 """About seven a decade of compute; between two of them the gain is close to linear in the logarithm."""
-_FEWEST_TOKENS_PER_PARAM = 1.0
-"""Ordinary training below one token a parameter is not a choice that anybody compares with."""
+FEWEST_TOKENS_PER_PARAM = 1.0
+"""Training below one token a parameter is not a choice that anybody compares with."""
 
 
 def budgets(law: Law, student_params: float) -> FloatArray:
     """The budgets that a student of this size is looked at with, in FLOPs, ascending."""
     own = float(law.forward.training_per_token(student_params))
-    return own * np.geomspace(_FEWEST_TOKENS_PER_PARAM * student_params, HIGHEST, BUDGETS)
+    return own * np.geomspace(FEWEST_TOKENS_PER_PARAM * student_params, HIGHEST, BUDGETS)
 
 
 @dataclass(frozen=True)

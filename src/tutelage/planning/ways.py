@@ -121,7 +121,8 @@ def _best(question: Question, spread: Spread, way: Way, curve: Curve) -> Scenari
     allocations = way.spend(size, np.array([compute]))
     if not np.isfinite(allocations.student_loss[0]):
         return None
-    if spread.ensemble is None:
+    if spread.ensemble is None or (question.target_loss is not None and compute < curve.compute[0]):
+        # A target below the curve's beginning is reached with less than one token a parameter: no interval is told.
         return _scenario_plan(question, spread, way, allocations, None)
     if question.target_loss is None:
         drawn = way.spend(size, np.array([compute]), spread.ensemble, allocations)
