@@ -50,6 +50,9 @@ def test_replaying_the_head_is_charged_for() -> None:
     assert found.replay_flops.value == pytest.approx(2 * 4096 * 32768 * 2e10)
     assert found.saving.value == pytest.approx(float(FORWARD.per_token(7e9)) * 1e10 - found.replay_flops.value)
     assert "exact at every temperature" in found.text
+    unknown = plan_cache(ForwardCost(0, 0), TeacherCache("hidden", 4096), Reading(7e9, 1e10))
+    assert unknown.replay_flops.value == 0.0
+    assert "not counted: give the vocabulary" in unknown.text
 
 
 @pytest.mark.parametrize(

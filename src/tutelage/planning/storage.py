@@ -92,7 +92,8 @@ class CachePlan:
         cached_tokens: Distinct tokens that the teacher reads once.
         logits_flops_paid_once: The teacher's forward passes over them.
         logits_flops_online: Its forward passes over every token of every student, were nothing kept.
-        replay_flops: The head over every token of every student, where hidden states are replayed; else 0.
+        replay_flops: The head over every token of every student, where hidden states are replayed and the vocabulary is
+            known; else 0.
         saving: Online passes less those paid once and less the replay, FLOPs.
         text: The same in a sentence.
     """
@@ -151,12 +152,14 @@ def plan_cache(forward: ForwardCost, cache: TeacherCache, reading: Reading) -> C
     replay = 2.0 * cache.size * vocabulary * reading.total if cache.kind == "hidden" else 0.0
     each = cache.bytes_per_token(forward.vocabulary)
     passes = reading.total / reading.distinct
+    head = f"; replaying the head takes {replay:.3g}" if replay else ""
+    if cache.kind == "hidden" and not vocabulary:
+        head = "; what replaying the head takes is not counted: give the vocabulary"
     text = (
         f"{_FORMATS[cache.kind].format(size=cache.size)}: {each:g} bytes a token, "
         f"{format_bytes(each * reading.distinct)} for {format_quantity(reading.distinct)} distinct tokens. The teacher "
         f"reads them once ({once:.3g} FLOPs) instead of {passes:.3g} times ({online:.3g})"
-        + (f"; replaying the head takes {replay:.3g}" if replay else "")
-        + f". {_NOTES[cache.kind]}"
+        f"{head}. {_NOTES[cache.kind]}"
     )
     return CachePlan(
         cache.kind,
