@@ -83,3 +83,8 @@ def test_draws_without_a_finite_value_are_left_out(drawn: Law) -> None:
     low, high = interval(drawn, lambda equation: np.full_like(loss(equation), np.nan))
     assert np.isnan(low).all()
     assert np.isnan(high).all()
+
+
+def test_a_quantity_that_no_draw_moves_is_a_point(drawn: Law) -> None:
+    found = estimate(drawn, lambda equation: np.asarray(equation.supervised.alpha))
+    assert found == Estimate(drawn.supervised.alpha)

@@ -55,14 +55,16 @@ def estimate(law: Law, quantity: Quantity, level: float = LEVEL) -> Estimate:
         level: Coverage of the percentile interval, in (0, 1).
 
     Returns:
-        The value at the law's own coefficients; `method` says what the interval is made of.
+        The value at the law's own coefficients; `method` says what the interval is made of. A point, where the draws
+        do not move the quantity.
     """
     value = float(np.ravel(quantity(law.equation))[0])
     method = interval_method(law)
     if method == POINT:
         return Estimate(value)
     low, high = (float(np.ravel(end)[0]) for end in _ends(law, quantity, level))
-    if not np.isfinite(low + high):
+    if not np.isfinite(low + high) or low == high:
+        # Draws of other coefficients, such as those on a frozen law that has none, say nothing of this quantity.
         return Estimate(value)
     return Estimate(value, low, high, level if law.draws else None, method)
 
