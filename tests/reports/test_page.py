@@ -169,13 +169,14 @@ def test_the_same_page_gives_the_same_bytes(plan_document: dict[str, Any]) -> No
 @pytest.mark.slow
 def test_other_processes_give_the_same_bytes(supervised: Law, tmp_path: Path) -> None:
     write_law(supervised, tmp_path / "law.json")
-    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nfont.size: 30\nsvg.fonttype: path\n")
+    settings = tmp_path / "of-the-user"
+    settings.write_text("axes.ymargin: 0.4\nfont.size: 30\nsvg.fonttype: path\n")
     pages = []
     for seed in ("1", "2"):
         words = ["report", "law.json", "--out", f"{seed}.html", "--quiet"]
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         if seed == "2":
-            environment["MATPLOTLIBRC"] = str(tmp_path / "matplotlibrc")
+            environment["MATPLOTLIBRC"] = str(settings)
         script = [sys.executable, "-m", "tutelage.cli.main", *words]
         subprocess.run(script, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
         pages.append((tmp_path / f"{seed}.html").read_bytes())
