@@ -24,7 +24,7 @@ def infonce(z_NH: Tensor, h_NH: Tensor, temperature: float) -> Tensor:
     temperature of about 0.1 is usual, and there is no factor T^2.
 
     Source:
-        vandenoord2018, Eq. 4.
+        oord2018, Eq. 4.
 
     Example:
         >>> import torch
