@@ -111,7 +111,7 @@ def teachers_in_words(question: Question, ranked: tuple[RankedTeacher, ...]) -> 
     first = served[0]
     assert first.student_loss is not None
     assert first.best_teacher_loss is not None
-    text = f"{first.teacher.name} serves best"
+    text = f"{first.teacher.name} {'serves best' if len(served) > 1 else 'is the only one that serves this question'}"
     if first.probability is not None and len(served) > 1:
         text += f" (in {first.probability:.0%} of the draws)"
     text += _second(question, served) + "."
@@ -127,7 +127,7 @@ def teachers_in_words(question: Question, ranked: tuple[RankedTeacher, ...]) -> 
 
 def _second(question: Question, served: list[RankedTeacher]) -> str:
     if len(served) == 1:
-        return " as the only one"
+        return ""
     second = served[1]
     assert second.behind is not None
     if question.budget == "target_loss":

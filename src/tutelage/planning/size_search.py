@@ -57,7 +57,7 @@ def find_sizes(spread: Spread, target: float, ways: Mapping[str, Way], preferred
         spread: The law; without a distillation law `ways` is empty.
         target: The wanted loss, nats per token.
         ways: Ways of distilling by name; those with a teacher that exists become one, "existing".
-        preferred: The way that the rest of the plan is made for, where it reaches the target.
+        preferred: The way at hand.
     """
     ordinary = _ordinary(spread, target)
     found = {name: _distilled(spread, target, way) for name, way in ways.items()}
@@ -65,8 +65,7 @@ def find_sizes(spread: Spread, target: float, ways: Mapping[str, Way], preferred
     if given:
         found["existing"] = min(given, key=lambda answer: answer.compute.value if answer.compute else np.inf)
     reached = [name for name in (preferred, *found) if name in found and found[name].params is not None]
-    planned = reached[0] if reached else "supervised" if ordinary.params is not None else None
-    return Sizes(target, ordinary, found, planned)
+    return Sizes(target, ordinary, found, reached[0] if reached else None)
 
 
 def _ordinary(spread: Spread, target: float) -> SizeAnswer:

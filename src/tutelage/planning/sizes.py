@@ -77,20 +77,33 @@ class Sizes:
         target_loss: The wanted loss, nats per token.
         ordinary: Ordinary training.
         scenarios: The ways of distilling by name; "existing" is the given teacher that takes the least compute.
-        planned: The way whose size the rest of the plan is made for; None where no way reaches the target.
+        way: The way of distilling that is at hand, else the first that reaches the target; None where none does.
     """
 
     target_loss: float
     ordinary: SizeAnswer
     scenarios: Mapping[str, SizeAnswer]
-    planned: str | None = None
+    way: str | None = None
+
+    @property
+    def planned(self) -> str | None:
+        """`way` or "supervised", whichever takes less compute; None where neither reaches the target.
+
+        The rest of the plan is made for its size, so that the verdict on that size holds for all sizes.
+        """
+        able = {name: found.compute.value for name, found in self._compared().items() if found.compute is not None}
+        return min(able, key=lambda name: able[name]) if able else None
+
+    def _compared(self) -> dict[str, SizeAnswer]:
+        distilled = {} if self.way is None else {self.way: self.scenarios[self.way]}
+        return {**distilled, "supervised": self.ordinary}
 
     @property
     def planned_params(self) -> float | None:
         """The size that the rest of the plan is made for."""
         if self.planned is None:
             return None
-        answer = self.ordinary if self.planned == "supervised" else self.scenarios[self.planned]
+        answer = self._compared()[self.planned]
         return None if answer.params is None else answer.params.value
 
     @property
@@ -106,14 +119,18 @@ class Sizes:
                 f"No size reaches a loss of {self.target_loss:.4g}: unlimited parameters, tokens and compute go down "
                 f"to {self.floor:.4f} and no further."
             )
-        ways = {"supervised": self.ordinary, **self.scenarios}
-        cheapest = {self.planned: ways[self.planned], "supervised": self.ordinary}
-        said = "; ".join(in_words(name, answer) for name, answer in cheapest.items())
+        said = "; ".join(in_words(name, answer) for name, answer in self._compared().items())
         return f"A loss of {self.target_loss:.4g} takes the least compute with: {said}."
 
     def to_dict(self) -> dict[str, object]:
         """The JSON form."""
-        return {**as_document(self), "planned_params": self.planned_params, "floor": self.floor, "text": self.text}
+        return {
+            **as_document(self),
+            "planned": self.planned,
+            "planned_params": self.planned_params,
+            "floor": self.floor,
+            "text": self.text,
+        }
 
 
 def in_words(name: str, answer: SizeAnswer) -> str:
