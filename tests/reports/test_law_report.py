@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tutelage.laws.law import Law
+from tutelage.laws.law import Law, make_equation
 from tutelage.laws.published import PUBLISHED
 from tutelage.planning.optimum import compute_optimal
 from tutelage.records.document import Status
@@ -130,6 +130,15 @@ def test_the_optimum_of_the_finding_is_the_planners(supervised: Law) -> None:
     value, interval = row[1].split("\n")
     low, high = (float(end.rstrip("MB")) for end in interval.split(" to "))
     assert low < float(value.rstrip("MB")) < high
+
+
+def test_the_optimum_of_pilot_runs_is_not_held_to_the_planners_smallest_model(supervised: Law) -> None:
+    equation = make_equation({"E": 1.2, "A": 30.0, "B": 60.0, "alpha": 0.35, "beta": 0.35, "gamma": 1.0})
+    fitted = {"student_params": (25e3, 2e5), "student_tokens": (2.5e5, 2e6)}
+    figure = figures(law_page(replace(supervised, equation=equation, draws=None, runs=None, fitted=fitted)))["optimum"]
+    # alpha = beta: N / D = (A / B)^(1 / alpha) where F(N) = 2N, and 6 N D is the budget.
+    size = np.sqrt(1e12 / 6 * (30 / 60) ** (1 / 0.35))
+    assert f"At 10¹² FLOPs the best size is {count(size)} parameters" in figure.finding
 
 
 def test_a_law_without_draws_or_rounding_claims_no_band() -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.laws.family import Equation
+from tutelage.laws.fitting.quantities import Setting, optimal_params
 from tutelage.laws.law import Law
 from tutelage.laws.numbers import FloatArray
 from tutelage.laws.uncertainty import interval
-from tutelage.planning.optimum import compute_optimal
 from tutelage.reports import words
 from tutelage.reports.canvas import Canvas
 from tutelage.reports.content import Figure, Table
@@ -96,9 +96,11 @@ def _valleys(law: Law) -> tuple[FloatArray, list[Valley]]:
     per_token = law.forward.training_per_token
     budgets = _round_budgets(*(float(per_token(size)) * tokens for size, tokens in zip(sizes, data, strict=True)))
 
+    settings = [Setting(law.forward, budget, sizes[1], data[1]) for budget in budgets]
+
     def optimal(equation: Equation) -> FloatArray:
-        found = [compute_optimal(equation.supervised, law.forward, np.array([budget]))[0] for budget in budgets]
-        return np.stack(found, axis=-1).reshape(*([-1] if np.ndim(equation.supervised.alpha) else []), len(budgets))
+        found = [optimal_params(equation, setting) for setting in settings]
+        return np.concatenate(found, axis=-1) if np.ndim(found[0]) else np.array(found)
 
     params = optimal(law.equation)
     low, high = interval(law, optimal)
