@@ -7,7 +7,8 @@ Covers: the measures and the status with its remedy. Does not cover: intervals, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -47,6 +48,8 @@ class Diagnosis:
         at_bounds: Fitted constants at a bound of the search.
         promise: What one more step promises to gain, as part of the objective.
         blind: Constants that the least determined direction is made of.
+        redundant: Whether that direction changes no prediction at all within the range of the runs, so that it is the
+            equation that has constants to spare, not the design that lacks runs.
     """
 
     distinct_ratios: int
@@ -56,6 +59,7 @@ class Diagnosis:
     at_bounds: tuple[str, ...]
     promise: float
     blind: tuple[str, ...]
+    redundant: bool = False
 
 
 def diagnose(objective: Objective, found: Found) -> Diagnosis:
@@ -69,6 +73,7 @@ def diagnose(objective: Objective, found: Found) -> Diagnosis:
     names = np.array([parameter.name for parameter in objective.family.parameters])
     inside = objective.free & ~edge
     condition, blind = _conditioning(slopes[:, inside], names[inside])
+    more = np.vstack([slopes, _at_corners(objective).linearise(found.theta)[1]])
     return Diagnosis(
         distinct_ratios=1 + int(np.sum(np.diff(ratios) > _SAME_RATIO)),
         correlation=float(np.corrcoef(params, tokens)[0, 1]) if varies else None,
@@ -77,7 +82,17 @@ def diagnose(objective: Objective, found: Found) -> Diagnosis:
         at_bounds=tuple(names[edge].tolist()),
         promise=_promise(objective, residuals, slopes[:, inside], found.objective),
         blind=blind,
+        redundant=min(condition, _conditioning(more[:, inside], names[inside])[0]) > _SINGULAR,
     )
+
+
+def _at_corners(objective: Objective) -> Objective:
+    """The same objective on the corners of the box that the runs' inputs span; its losses mean nothing."""
+    columns, letters = objective.columns, [column.letter for column in objective.family.inputs]
+    ends = [(float(columns[letter].min()), float(columns[letter].max())) for letter in letters]
+    corners = dict(zip(letters, np.array(list(product(*ends))).T, strict=True))
+    x = np.ascontiguousarray(objective.family.features(corners, objective.supervised))[None]
+    return replace(objective, columns=corners, x=x, y=np.zeros(x.shape[1]))
 
 
 def _conditioning(slopes: FloatArray, names: FloatArray) -> tuple[float, tuple[str, ...]]:
@@ -124,7 +139,7 @@ def judge(
     if faults:
         remedies = dict.fromkeys(remedy for _, remedy in faults)
         return Status("not-identified", " ".join(text for text, _ in faults), " ".join(remedies))
-    if measured.condition_number > _SINGULAR:
+    if measured.condition_number > _SINGULAR and not measured.redundant:
         text = (
             f"The runs do not tell {_listed(measured.blind)} apart (condition number {measured.condition_number:.1e})."
         )
@@ -185,6 +200,9 @@ def weak_constants(
             weak[name] = NEVER_IDENTIFIED[name]
         elif name in measured.at_bounds:
             weak[name] = "at a bound of the search"
+        elif measured.redundant and name in measured.blind:
+            others = _listed([other for other in measured.blind if other != name])
+            weak[name] = f"any change is made up for by {others}" if others else "no prediction depends on it"
         elif at_bounds.get(name, 0.0) > _MOST_AT_BOUNDS:
             weak[name] = f"at a bound of the search in {100 * at_bounds[name]:.0f} % of the draws"
         elif low <= 0 or high / low > widest:

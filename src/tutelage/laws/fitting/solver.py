@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 _FIRST_DAMPING = 0.1
 _LEAST_DAMPING = 1e-12
 _MOST_DAMPING = 1e7
-_EASE = 0.2
-"""Damping is multiplied by this after a step that went downhill."""
-_TIGHTEN = 6.0
-"""And by this after one that did not."""
+_EASE, _GOOD = 0.2, 0.75
+"""Damping is multiplied by the first after a step that gained more than the second of what the model promised."""
+_HOLD, _POOR = 2.0, 0.25
+"""Likewise after one that gained less than this."""
+_TIGHTEN = 4.0
+"""And by this after one that went uphill."""
 _PROBE = 0.1
 """Part of a step over which the bend of the valley is measured."""
 _MOST_BEND = 0.5
@@ -53,41 +55,76 @@ class Problem(NamedTuple):
     delta: float
 
 
-class Place(NamedTuple):
-    """What is known at a point: the gradient, the Hessian's model in two parts, and each run's residual and slope."""
+class Workspace(NamedTuple):
+    """Room for what is known at the present point, and for the next one; allocated once for many starts.
 
+    Args:
+        theta: The present point and the trial point, in alternating slots, shape (2, parameters).
+        residuals: Of each run at both, shape (2, runs).
+        slopes: Of each run at both, shape (2, runs, parameters).
+        gradient: At the present point, shape (parameters,).
+        inner: The Hessian's model there, its part from Huber's quadratic range (lower triangle).
+        outer: Likewise from the linear range.
+        matrix: The damped model and its factor.
+        rows: The model's diagonal, the step, the bend, a slope: shape (4, parameters).
+    """
+
+    theta: FloatArray
+    residuals: FloatArray
+    slopes: FloatArray
     gradient: FloatArray
     inner: FloatArray
     outer: FloatArray
-    residuals: FloatArray
-    slopes: FloatArray
+    matrix: FloatArray
+    rows: FloatArray
 
 
-def evaluate(theta: FloatArray, problem: Problem, place: Place) -> float:
-    """The objective at `theta`; fills `place` (of the Hessian's two parts the lower triangles)."""
-    gradient = place.gradient
-    gradient[:] = 0.0
-    place.inner[:] = 0.0
-    place.outer[:] = 0.0
+def make_workspace(runs: int, count: int) -> Workspace:
+    """An empty workspace."""
+    return Workspace(
+        np.empty((2, count)),
+        np.empty((2, runs)),
+        np.empty((2, runs, count)),
+        np.empty(count),
+        np.empty((count, count)),
+        np.empty((count, count)),
+        np.empty((count, count)),
+        np.empty((4, count)),
+    )
+
+
+def evaluate(problem: Problem, work: Workspace, slot: int) -> float:
+    """The objective at the point in that slot; writes each run's residual and slope beside it."""
     total = 0.0
     for run in range(len(problem.y)):
-        slope = place.slopes[run]
-        residual = kernel(theta, problem.x[run], slope) - problem.y[run]
-        place.residuals[run] = residual
-        size, weight = abs(residual), problem.weights[run]
+        residual = kernel(work.theta[slot], problem.x[run], work.slopes[slot, run]) - problem.y[run]
+        work.residuals[slot, run] = residual
+        size = abs(residual)
         if size <= problem.delta:
-            total += 0.5 * weight * residual * residual
-            bend, part = weight, place.inner
+            total += 0.5 * problem.weights[run] * residual * residual
         else:
-            total += weight * problem.delta * (size - 0.5 * problem.delta)
-            bend, part = weight * problem.delta / size, place.outer
-        pull = bend * residual
-        for i in range(len(theta)):
-            gradient[i] += pull * slope[i]
+            total += problem.weights[run] * problem.delta * (size - 0.5 * problem.delta)
+    return total
+
+
+def accumulate(problem: Problem, work: Workspace, slot: int) -> None:
+    """Sum the residuals and slopes of that slot to the gradient and the Hessian's two parts."""
+    count = len(work.gradient)
+    for i in range(count):
+        work.gradient[i] = 0.0
+        for j in range(i + 1):
+            work.inner[i, j] = work.outer[i, j] = 0.0
+    for run in range(len(problem.y)):
+        slope, residual, bend = work.slopes[slot, run], work.residuals[slot, run], problem.weights[run]
+        part = work.inner
+        if abs(residual) > problem.delta:
+            bend *= problem.delta / abs(residual)
+            part = work.outer
+        for i in range(count):
             scaled = bend * slope[i]
+            work.gradient[i] += scaled * residual
             for j in range(i + 1):
                 part[i, j] += scaled * slope[j]
-    return total
 
 
 def factorise(matrix: FloatArray) -> bool:
@@ -121,89 +158,127 @@ def substitute(factor: FloatArray, right: FloatArray) -> None:
         right[i] /= factor[i, i]
 
 
-def bend_of(theta: FloatArray, step: FloatArray, problem: Problem, place: Place, mix: float) -> FloatArray:
-    """How the residuals bend along a step, pulled back to the parameters, (parameters,)."""
-    count = len(theta)
-    right, slope = np.zeros(count), np.empty(count)
-    moved = theta + _PROBE * step
+def measure_bend(problem: Problem, work: Workspace, slot: int, mix: float) -> None:
+    """How the residuals bend along the step, pulled back to the parameters, into the bend's row.
+
+    The trial slot's point serves as the probe.
+    """
+    count = len(work.gradient)
+    here, probe, slopes = work.theta[slot], work.theta[1 - slot], work.slopes[slot]
+    step, right, slope = work.rows[1], work.rows[2], work.rows[3]
     for i in range(count):
-        moved[i] = min(max(moved[i], problem.low[i]), problem.high[i])
+        right[i] = 0.0
+        probe[i] = min(max(here[i] + _PROBE * step[i], problem.low[i]), problem.high[i])
     for run in range(len(problem.y)):
-        before = place.residuals[run]
+        before = work.residuals[slot, run]
         straight = before
         for i in range(count):
-            straight += place.slopes[run, i] * (moved[i] - theta[i])
-        bent = kernel(moved, problem.x[run], slope) - problem.y[run] - straight
-        weight = problem.weights[run]
+            straight += slopes[run, i] * (probe[i] - here[i])
+        bent = kernel(probe, problem.x[run], slope) - problem.y[run] - straight
+        pull = problem.weights[run] * bent / (_PROBE * _PROBE)
         if abs(before) > problem.delta:
-            weight *= mix * problem.delta / abs(before)
+            pull *= mix * problem.delta / abs(before)
         for i in range(count):
-            right[i] -= weight * bent / (_PROBE * _PROBE) * place.slopes[run, i]
-    return right
+            right[i] -= pull * slopes[run, i]
 
 
-def propose(theta: FloatArray, problem: Problem, place: Place, damping: float) -> FloatArray:
-    """The point that a damped step within the bounds leads to; `theta` itself where the model is not convex.
+def hold_at_bounds(problem: Problem, work: Workspace, slot: int) -> None:
+    """Take the parameters that cannot move out of the model: their scale becomes 0.
 
-    A parameter at a bound that the gradient pushes beyond it is kept there.
+    These are the ones at a bound that the gradient pushes beyond it, and those that the model does not depend on.
     """
-    count = len(theta)
-    matrix, scale, step, free = np.empty((count, count)), np.empty(count), np.empty(count), np.ones(count)
-    mix = min(1.0, damping)
+    count, matrix = len(work.gradient), work.matrix
+    scale, step = work.rows[0], work.rows[1]
     for i in range(count):
-        scale[i] = place.inner[i, i] + place.outer[i, i]
-        step[i] = -place.gradient[i]
-        for j in range(i + 1):
-            matrix[i, j] = place.inner[i, j] + mix * place.outer[i, j]
-        matrix[i, i] += damping * scale[i]
-    for i in range(count):
-        up, down = theta[i] >= problem.high[i], theta[i] <= problem.low[i]
+        up, down = work.theta[slot, i] >= problem.high[i], work.theta[slot, i] <= problem.low[i]
         if (up and step[i] >= 0.0) or (down and step[i] <= 0.0) or not matrix[i, i] > 0.0:
-            step[i] = free[i] = 0.0
+            step[i] = scale[i] = 0.0
             for j in range(count):
                 matrix[max(i, j), min(i, j)] = 0.0
             matrix[i, i] = 1.0
-    if not factorise(matrix):
-        return theta.copy()
-    substitute(matrix, step)
-    bend = bend_of(theta, step, problem, place, mix) * free
-    substitute(matrix, bend)
-    if (scale * bend * bend).sum() <= _MOST_BEND * _MOST_BEND * (scale * step * step).sum():
-        step += bend
+
+
+def propose(problem: Problem, work: Workspace, slot: int, damping: float) -> bool:
+    """Write the point that a damped step within the bounds leads to into the other slot; False where there is none."""
+    count, mix = len(work.gradient), min(1.0, damping)
+    here, matrix = work.theta[slot], work.matrix
+    scale, step, bend = work.rows[0], work.rows[1], work.rows[2]
     for i in range(count):
-        step[i] = min(max(theta[i] + step[i], problem.low[i]), problem.high[i])
-    return step
+        scale[i] = work.inner[i, i] + work.outer[i, i]
+        step[i] = -work.gradient[i]
+        for j in range(i + 1):
+            matrix[i, j] = work.inner[i, j] + mix * work.outer[i, j]
+        matrix[i, i] += damping * scale[i]
+    hold_at_bounds(problem, work, slot)
+    if not factorise(matrix):
+        return False
+    substitute(matrix, step)
+    measure_bend(problem, work, slot, mix)
+    for i in range(count):
+        if scale[i] == 0.0:
+            bend[i] = 0.0
+    substitute(matrix, bend)
+    long, short = 0.0, 0.0
+    for i in range(count):
+        long += scale[i] * step[i] * step[i]
+        short += scale[i] * bend[i] * bend[i]
+    follow = short <= _MOST_BEND * _MOST_BEND * long
+    for i in range(count):
+        moved = here[i] + step[i] + (bend[i] if follow else 0.0)
+        work.theta[1 - slot, i] = min(max(moved, problem.low[i]), problem.high[i])
+    return True
 
 
-def empty_place(runs: int, count: int) -> Place:
-    """Room for what is known at a point."""
-    square = (count, count)
-    return Place(np.empty(count), np.empty(square), np.empty(square), np.empty(runs), np.empty((runs, count)))
+def promised(work: Workspace, slot: int, damping: float) -> float:
+    """What the Hessian's model gains on the way from that slot's point to the other's."""
+    gain, mix = 0.0, min(1.0, damping)
+    here, there = work.theta[slot], work.theta[1 - slot]
+    for i in range(len(work.gradient)):
+        step = there[i] - here[i]
+        gain -= work.gradient[i] * step
+        for j in range(i + 1):
+            bend = (work.inner[i, j] + mix * work.outer[i, j]) * step * (there[j] - here[j])
+            gain -= 0.5 * bend if i == j else bend
+    return gain
 
 
-def descend(theta: FloatArray, problem: Problem, steps: int, tolerance: float) -> float:
+def change_of_damping(gain: float, promise: float) -> float:
+    """What to multiply damping by after a step that gained something, against what the model promised."""
+    if gain > _GOOD * promise:
+        return _EASE
+    return _HOLD if gain < _POOR * promise else 1.0
+
+
+def descend(theta: FloatArray, problem: Problem, work: Workspace, steps: int, tolerance: float) -> float:
     """Move `theta` downhill in place by at most `steps` trial steps; return the objective there.
 
     Ends where two steps in a row gain less than `tolerance` of the objective.
     """
-    here, there = empty_place(len(problem.y), len(theta)), empty_place(len(problem.y), len(theta))
-    objective = evaluate(theta, problem, here)
-    damping, small = _FIRST_DAMPING, 0
+    damping, small, moved = _FIRST_DAMPING, 0, True
+    slot = int(np.int64(0))  # a literal 0 would be a type of its own, for which everything is compiled again
+    for i in range(len(theta)):
+        work.theta[slot, i] = theta[i]
+    objective = evaluate(problem, work, slot)
     for _ in range(steps):
-        trial = propose(theta, problem, here, damping)
-        value = evaluate(trial, problem, there)
-        if value < objective:
-            small = small + 1 if objective - value <= tolerance * objective else 0
-            theta[:] = trial
-            objective = value
-            here, there = there, here
-            damping = max(_EASE * damping, _LEAST_DAMPING)
-            if small == 2:
-                break
-        else:
+        if moved:
+            accumulate(problem, work, slot)
+        moved = False
+        if propose(problem, work, slot, damping):
+            value = evaluate(problem, work, 1 - slot)
+            moved = value < objective
+        if not moved:
             damping *= _TIGHTEN
             if damping > _MOST_DAMPING:
                 break
+            continue
+        gain = objective - value
+        damping = max(damping * change_of_damping(gain, promised(work, slot, damping)), _LEAST_DAMPING)
+        small = small + 1 if gain <= tolerance * objective else 0
+        slot, objective = 1 - slot, value
+        if small == 2:
+            break
+    for i in range(len(theta)):
+        theta[i] = work.theta[slot, i]
     return objective
 
 
@@ -228,6 +303,7 @@ def solve(
         options: Huber's delta, most steps of a start, tolerance; shape (3,).
     """
     objectives = np.empty(len(starts))
+    work = make_workspace(len(y), starts.shape[1])
     near_x, near_y, near_weights = np.empty(x.shape[1:]), np.empty(len(y)), np.empty(len(y))
     for start in range(len(starts)):
         version, weighting = pairs[start, 0], pairs[start, 1]
@@ -239,5 +315,5 @@ def solve(
                 near_weights[kept] = weights[weighting, run]
                 kept += 1
         problem = Problem(near_x[:kept], near_y[:kept], near_weights[:kept], bounds[0], bounds[1], options[0])
-        objectives[start] = descend(starts[start], problem, int(options[1]), options[2])
+        objectives[start] = descend(starts[start], problem, work, int(options[1]), options[2])
     return objectives
