@@ -31,7 +31,7 @@ from tutelage.records.estimate import Estimate
 from tutelage.records.files import write_json
 from tutelage.records.provenance import collect_provenance
 from tutelage.runs.demo import BASELINE, conditions
-from tutelage.runs.materials import gather_materials
+from tutelage.runs.tasks import gather_materials
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "demo.yaml"

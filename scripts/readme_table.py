@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.cli.scores import percent, points
-from tutelage.runs.card import score_lines
+from tutelage.runs.speech.card import score_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- demo: begin (made by `make docs`) -->\n", "<!-- demo: end -->\n"

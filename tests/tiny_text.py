@@ -107,7 +107,11 @@ def tiny_text(
     return folder
 
 
-@functools.cache
 def shared_tiny_text(layout: str = "llama", **settings: Any) -> Path:
     """One tiny folder a process for tests that only read; `settings` as in `tiny_text`."""
+    return _shared(layout, **settings)
+
+
+@functools.cache
+def _shared(layout: str, **settings: Any) -> Path:
     return tiny_text(Path(tempfile.mkdtemp(prefix=f"tiny-{layout}-")), layout, **settings)

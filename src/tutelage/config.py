@@ -20,6 +20,7 @@ from typing import Any
 
 from tutelage.errors import InputError
 from tutelage.runs.recipe import Recipe
+from tutelage.runs.tasks import RECIPES
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Recipe:
@@ -38,9 +39,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), seed: int | None = No
         _override(document, override)
     if seed is not None:
         document["seed"] = seed
-    faults = [f"{path}: {fault}" for fault in [*_unknown_keys(Recipe, document, ""), *_infinities(document, "")]]
-    recipe = _validate(document, path, faults)
-    return _with_paths(recipe, path.parent)
+    kind = _kind_of(document, path)
+    faults = [f"{path}: {fault}" for fault in [*_unknown_keys(kind, document, ""), *_infinities(document, "")]]
+    recipe = _validate(kind, document, path, faults)
+    anchored: Recipe = _anchored(recipe, path.parent)
+    return anchored
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -52,6 +55,14 @@ def dump_recipe(recipe: Recipe) -> str:
     yaml.default_flow_style = False
     yaml.dump(recipe.to_dict(), stream)
     return stream.getvalue()
+
+
+def _kind_of(document: dict[str, Any], path: Path) -> type[Recipe]:
+    """What the recipe is read as; speech where it does not say."""
+    task = document.get("task", "speech")
+    if not isinstance(task, str) or task not in RECIPES:
+        raise InputError(f"{path}: task: {task!r} should be one of {', '.join(RECIPES)}.")
+    return RECIPES[task]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -144,12 +155,12 @@ def _infinities(value: Any, place: str) -> Iterator[str]:
         yield from _infinities(item, f"{place}.{key}")
 
 
-def _validate(document: dict[str, Any], path: Path, faults: list[str]) -> Recipe:
+def _validate(kind: type[Recipe], document: dict[str, Any], path: Path, faults: list[str]) -> Recipe:
     """Types and ranges by pydantic, strictly, from JSON (where a list may be a tuple and a text a path)."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        recipe = TypeAdapter(Recipe).validate_json(json.dumps(document, default=str), strict=True)
+        recipe = TypeAdapter(kind).validate_json(json.dumps(document, default=str), strict=True)
     except ValidationError as error:
         faults += [f"{path}: {fault}" for fault in _readable(error, document)]
         recipe = None
@@ -193,16 +204,18 @@ def _place_of(location: tuple[int | str, ...], document: Any) -> tuple[str, Any]
     return ".".join(names), value
 
 
-def _with_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Relative paths made relative to the recipe's folder; a model that is no folder there is a hub name."""
-    data = dataclasses.replace(
-        recipe.data, train=(folder / recipe.data.train), held_out=(folder / recipe.data.held_out)
-    )
-    teacher = dataclasses.replace(recipe.teacher, model=_model(recipe.teacher.model, folder))
-    student = recipe.student
-    if student.model is not None:
-        student = dataclasses.replace(student, model=_model(student.model, folder))
-    return dataclasses.replace(recipe, data=data, teacher=teacher, student=student)
+def _anchored(settings: Any, folder: Path) -> Any:
+    """Relative paths made relative to the recipe's folder; a `model` that is no folder there is a hub name."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Path):
+            changes[field.name] = folder / value
+        elif field.name == "model" and isinstance(value, str):
+            changes[field.name] = _model(value, folder)
+        elif dataclasses.is_dataclass(value):
+            changes[field.name] = _anchored(value, folder)
+    return dataclasses.replace(settings, **changes)
 
 
 def _model(reference: str, folder: Path) -> str:

@@ -12,7 +12,7 @@ import pytest
 from tutelage.cli.scores import score_table
 from tutelage.config import load_recipe
 from tutelage.runs import demo
-from tutelage.runs.card import score_lines
+from tutelage.runs.speech.card import score_lines
 from tutelage.tasks.speech.manifest import read_manifest
 
 

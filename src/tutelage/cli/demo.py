@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tutelage.cli.options import add_options
 
 if TYPE_CHECKING:
     from tutelage.planning.plan import Plan
+    from tutelage.runs.speech.materials import SpeechMaterials
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     attempt.talk("plan: what the published law says for a 1B student, a 7B teacher of loss 2.02 and 1e21 FLOPs")
     attempt.talk(_plan_text(plans["realistic"]))
     materials = gather_for(recipe, attempt)
-    plans["demo"] = plan_own_sizes(materials)
+    plans["demo"] = plan_own_sizes(cast("SpeechMaterials", materials))
     attempt.talk("plan: what it says for this demo's own sizes")
     attempt.talk(_plan_text(plans["demo"]))
     from tutelage.runs.distil import distil  # loads torch: only after data, recipe and folders were checked

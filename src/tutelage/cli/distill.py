@@ -80,7 +80,7 @@ def _program() -> str:
 def gather_for(recipe: Recipe, attempt: Attempt) -> Materials:
     """The recipe's data and models; a run that is resumed must be the one that was interrupted."""
     from tutelage.runs.folder import require_same_run
-    from tutelage.runs.materials import gather_materials
+    from tutelage.runs.tasks import gather_materials
 
     materials = gather_materials(recipe, progress=attempt.progress, talk=attempt.talk)
     if attempt.resume:
@@ -91,10 +91,10 @@ def gather_for(recipe: Recipe, attempt: Attempt) -> Materials:
 def forecast_recipe(recipe: Recipe, arguments: argparse.Namespace) -> int:
     """Check everything that can be checked and print what the run would cost."""
     from tutelage.cli.output import print_document, talk
-    from tutelage.runs.materials import gather_materials
+    from tutelage.runs.tasks import gather_materials
 
     materials = gather_materials(recipe, talk=talk(arguments.quiet), require_weights=False)
-    from tutelage.runs.forecast import forecast  # loads torch
+    from tutelage.runs.tasks import forecast  # loads torch when called
 
     document, human = forecast(materials)
     print_document(document, as_json=arguments.json, human=human)

@@ -21,22 +21,41 @@ def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from comparison_lines(document["comparisons"])
     yield from _size_lines(document)
-    if document["speed"]:
+    if document.get("speed"):
         yield from _speed_lines(document["speed"])
     for sample in document["samples"]:
-        yield ""
-        yield f"{sample['id']}: {sample['reference']}"
-        yield f"  teacher: {sample['teacher']}"
-        yield f"  student: {sample['student']}"
+        yield from _sample_lines(sample)
     yield ""
+
+
+def _sample_lines(sample: Mapping[str, Any]) -> Iterator[str]:
+    """What the models wrote; of a text its beginning first."""
+    yield ""
+    if "prompt" in sample:
+        yield f"{sample['id']}: {_one_line(sample['prompt'])} ..."
+        yield f"  text:    {_one_line(sample['reference'])}"
+    else:
+        yield f"{sample['id']}: {sample['reference']}"
+    if sample["teacher"] is not None:
+        yield f"  teacher: {_one_line(sample['teacher'])}"
+    yield f"  student: {_one_line(sample['student'])}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _size_lines(document: Mapping[str, Any]) -> Iterator[str]:
     trained, student = document["trainable"], document["student"]
-    yield (
-        f"trained: {trained['params']:,} parameters = {trained['share']:.3%} of the teacher's "
-        f"{trained['teacher_params']:,} ({trained['lora_share']:.3%} without the projectors)"
-    )
+    of_teacher = ""
+    if trained["share"] is not None:
+        of_teacher = f" = {trained['share']:.3%} of the teacher's {trained['teacher_params']:,}"
+    if "lora_share" in trained:
+        of_teacher += f" ({trained['lora_share']:.3%} without the projectors)"
+    yield f"trained: {trained['params']:,} parameters{of_teacher}"
+    if student["share_of_teacher_params"] is None:
+        yield f"student: {student['params']:,} parameters, {student['bytes'] / 1e6:.1f} MB on disk"
+        return
     yield (
         f"student: {student['params']:,} parameters ({student['share_of_teacher_params']:.0%} of the teacher's), "
         f"{student['bytes'] / 1e6:.0f} MB on disk ({student['share_of_teacher_bytes']:.0%})"

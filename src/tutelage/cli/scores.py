@@ -8,10 +8,13 @@ from typing import Any
 from tutelage.cli.output import table
 
 _COLUMNS = (("wer", "WER %"), ("cer", "CER %"), ("capped_wer", "capped WER %"), ("loop_rate", "loops %"))
+_TEXT_COLUMNS = (("nats_per_token", "nats/token"), ("perplexity", "perplexity"), ("bits_per_byte", "bits/byte"))
 
 
 def score_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a system, each share in per cent with its interval."""
+    """One line a system, each number with its interval: error rates in per cent for speech, losses for text."""
+    if any("perplexity" in row["metrics"] for row in rows):
+        return _text_table(rows)
     lines = [
         [row["name"], row["utterances"], *(percent(row["metrics"].get(key)) for key, _ in _COLUMNS)] for row in rows
     ]
@@ -19,10 +22,9 @@ def score_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One sentence a comparison."""
+    """One sentence a comparison: points of an error rate, or the difference of a loss in its unit."""
     return [
-        f"{row['candidate_name']} against {row['baseline_name']}: {points(row['difference'])} points of "
-        f"{row['metric'].upper()}, {row['verdict']}"
+        f"{row['candidate_name']} against {row['baseline_name']}: {_difference(row)}, {row['verdict']}"
         for row in comparisons
     ]
 
@@ -37,10 +39,31 @@ def points(estimate: Mapping[str, Any]) -> str:
     return _scaled(estimate, 1, "+")
 
 
-def _scaled(estimate: Mapping[str, Any] | None, digits: int, sign: str) -> str:
+def _text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        [
+            row["name"],
+            f"{row['params']:,}",
+            row["documents"],
+            *(_scaled(row["metrics"][key], 3, "", 1.0) for key, _ in _TEXT_COLUMNS),
+            percent(row["metrics"].get("agreement")),
+        ]
+        for row in rows
+    ]
+    titles = ["system", "parameters", "documents", *(title for _, title in _TEXT_COLUMNS), "agreement %"]
+    return table(lines, titles)
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    if row["metric"] in ("nats_per_token", "bits_per_byte"):
+        return f"{_scaled(row['difference'], 4, '+', 1.0)} {row['metric'].replace('_', ' ')}"
+    return f"{points(row['difference'])} points of {row['metric'].upper()}"
+
+
+def _scaled(estimate: Mapping[str, Any] | None, digits: int, sign: str, scale: float = 100.0) -> str:
     if estimate is None or estimate["value"] is None:
         return "-"
-    value = f"{100 * estimate['value']:{sign}.{digits}f}"
+    value = f"{scale * estimate['value']:{sign}.{digits}f}"
     if estimate["low"] is None:
         return value
-    return f"{value} [{100 * estimate['low']:{sign}.{digits}f}, {100 * estimate['high']:{sign}.{digits}f}]"
+    return f"{value} [{scale * estimate['low']:{sign}.{digits}f}, {scale * estimate['high']:{sign}.{digits}f}]"

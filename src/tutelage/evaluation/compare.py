@@ -90,13 +90,24 @@ def compare_arms(
             "Train both arms with the same seeds."
         )
     first, second = _sums([*baseline], metric, baseline[0]), _sums([*candidate], metric, baseline[0])
-    between = GroupSums(second.errors_SG - first.errors_SG, first.units_G)
+    return compare_sums(metric, first, second, resampling)
+
+
+def compare_sums(metric: str, baseline: GroupSums, candidate: GroupSums, resampling: Resampling) -> Comparison:
+    """Compare two arms by their sums within the same groups, seed by seed; for metrics of which less is better.
+
+    Raises:
+        InputError: The units (words, tokens, bytes) or the seeds of the two differ.
+    """
+    if not np.array_equal(baseline.units_G, candidate.units_G) or baseline.seeds != candidate.seeds:
+        raise InputError(f"the systems were not measured on the same data and seeds, so their {metric} is not paired.")
+    between = GroupSums(candidate.errors_SG - baseline.errors_SG, baseline.units_G)
     return Comparison(
         metric,
-        seed_interval(first, resampling),
-        seed_interval(second, resampling),
+        seed_interval(baseline, resampling),
+        seed_interval(candidate, resampling),
         seed_interval(between, resampling, signed=True),
-        judge_sample(first.groups, first.seeds if first.seeds > 1 else None),
+        judge_sample(baseline.groups, baseline.seeds if baseline.seeds > 1 else None),
     )
 
 

@@ -1,19 +1,12 @@
-"""What a run costs: FLOPs of training counted from the models' configurations, and bytes of memory.
+"""What a training costs, in FLOPs counted from the models' configurations.
 
-Covers the frozen encoder (once a clip), the live teacher's decoder and the student's LoRA training. Does not cover
-judging, or time (`forecast` estimates it, `evaluation.speed` measures it).
+Covers the value. Does not cover counting it (`speech.cost`, `text.cost`), judging, or time (the tasks' `forecast`
+estimates it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-
-from tutelage.models.compute import lora_utterance_flops, utterance_flops
-from tutelage.models.load import count_params
-from tutelage.runs.assembly import Outline
-
-_FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -22,9 +15,9 @@ class TrainingCost:
 
     Args:
         encoder: The frozen encoder, once a clip (nothing where its outputs were in the cache already; counted anyway,
-            since somebody paid for them).
-        teacher: The teacher's decoder beside every student step; 0 where no term needs it.
-        student: Forward and backward of the student's decoder with its adapters and projectors.
+            since somebody paid for them); 0 where there is none.
+        teacher: The teacher beside every student step; 0 where no term needs it.
+        student: Forward and backward of the student with its adapters and projectors.
     """
 
     encoder: float
@@ -39,51 +32,3 @@ class TrainingCost:
     def to_dict(self) -> dict[str, float]:
         """With the total."""
         return {**asdict(self), "total": self.total}
-
-
-def count_training(outline: Outline, lengths: Iterable[int], clips: int, *, live_teacher: bool) -> TrainingCost:
-    """FLOPs of a training.
-
-    Args:
-        outline: Teacher and student.
-        lengths: Decoder positions of every clip in every step, the prompt among them.
-        clips: Distinct clips, each encoded once.
-        live_teacher: Whether the teacher runs beside the student.
-    """
-    by_length: dict[int, int] = {}
-    for length in lengths:
-        by_length[length] = by_length.get(length, 0) + 1
-    student, teacher = outline.student.model, outline.teacher.model.config.to_dict()
-    learned = sum(
-        times
-        * lora_utterance_flops(
-            student,
-            outline.adapted,
-            outline.budget.rank,
-            length,
-            cached_encoder=True,
-            extra_params=outline.budget.projector_params,
-        )
-        for length, times in by_length.items()
-    )
-    taught = sum(times * utterance_flops(teacher, length).decoder_forward for length, times in by_length.items())
-    encoded = clips * utterance_flops(student.config.to_dict(), 1).encoder_forward
-    return TrainingCost(encoded, taught if live_teacher else 0.0, learned)
-
-
-def expect_memory(outline: Outline, batch_size: int, positions: int) -> int:
-    """Bytes that a training will need about, in float32: weights, moments, activations, logits.
-
-    Activations are counted as 16 tensors of the width a block and position of the student, plus the keys and values of
-    the encoder's output, which its adapters keep for the backward pass. Interpreter and libraries come on top: the demo
-    counts 1.0 GB and was seen at 1.8 GB resident.
-    """
-    config = outline.student.model.config
-    trained = outline.budget.lora_params + outline.budget.projector_params
-    weights = count_params(outline.stock.model) + count_params(outline.student.model)
-    if outline.teacher.model is not outline.stock.model:
-        weights += count_params(outline.teacher.model)
-    width, layers = config.d_model, config.decoder_layers
-    activations = batch_size * layers * width * (16 * positions + 3 * config.max_source_positions)
-    logits = 4 * batch_size * positions * config.vocab_size  # of both, and their gradients
-    return _FLOAT * int(weights + 3 * trained + activations + logits)

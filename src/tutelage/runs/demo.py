@@ -19,8 +19,8 @@ from tutelage.records.document import Caution
 from tutelage.records.hashing import sha256_json
 
 if TYPE_CHECKING:
-    from tutelage.runs.materials import Materials
-    from tutelage.runs.result import Findings
+    from tutelage.runs.speech.findings import SpeechFindings
+    from tutelage.runs.speech.materials import SpeechMaterials
 
 BASELINE = "cross_entropy_alone"
 REALISTIC = Question(student_params=1e9, compute=1e21, teachers=(Teacher("7B", 7e9, 2.02),))
@@ -51,10 +51,10 @@ def plan_realistic() -> Plan:
     return plan(REALISTIC)
 
 
-def plan_own_sizes(materials: Materials) -> Plan:
+def plan_own_sizes(materials: SpeechMaterials) -> Plan:
     """What it says for the demo's own sizes: that it does not apply (speech, and far below the fitted sizes)."""
     from tutelage.models.load import count_non_embedding_params
-    from tutelage.runs.assembly import load_meta_outline
+    from tutelage.runs.speech.assembly import load_meta_outline
 
     recipe = materials.recipe
     outline = load_meta_outline(recipe, materials.teacher.path, materials.student and materials.student.path)
@@ -69,7 +69,7 @@ def plan_own_sizes(materials: Materials) -> Plan:
     )
 
 
-def add_to(findings: Findings, plans: Mapping[str, Plan]) -> None:
+def add_to(findings: SpeechFindings, plans: Mapping[str, Plan]) -> None:
     """Put the plans and the committed baseline among a run's findings."""
     findings.sections["plans"] = {name: answer.document().to_dict() for name, answer in plans.items()}
     row, caution = read_baseline(findings.materials)
@@ -86,7 +86,7 @@ def conditions(identity: Mapping[str, Any]) -> str:
     return sha256_json({**shared, "student": student})
 
 
-def read_baseline(materials: Materials) -> tuple[dict[str, Any] | None, Caution | None]:
+def read_baseline(materials: SpeechMaterials) -> tuple[dict[str, Any] | None, Caution | None]:
     """The committed row of cross-entropy alone, or why there is none."""
     path = _checkout() / "results" / "acceptance.json"
     if not path.is_file():

@@ -11,7 +11,8 @@ cover checkpoints (`training.checkpoint`) or exports (`students.export`). Nothin
       student/         the merged student, an ordinary Hugging Face folder
       adapter/         the PEFT adapter by itself
       README.md        the model card
-      transcripts.jsonl  what every system wrote, clip by clip
+      transcripts.jsonl  what every system wrote, clip by clip (speech)
+      documents.jsonl  what every system's loss is, document by document (text)
       result.json      every number; it is written last, so a folder that holds it is finished
 """
 
@@ -62,11 +63,6 @@ class RunFolder:
     def card(self) -> Path:
         """The model card."""
         return self.path / "README.md"
-
-    @property
-    def transcripts(self) -> Path:
-        """What every system wrote, clip by clip."""
-        return self.path / "transcripts.jsonl"
 
     def clear_exports(self) -> None:
         """Remove what an interrupted run exported before it was finished."""

@@ -10,15 +10,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from tutelage.errors import InputError
 from tutelage.models.causal import TextModel, build_causal
 from tutelage.models.verify import architecture_of
-
-Keep = Literal["spaced", "first", "last"]
+from tutelage.students.design import Keep
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 DEFAULT_BUDGET_SHARE = 0.01
@@ -17,6 +18,8 @@ DEFAULT_BUDGET_SHARE = 0.01
 Scope = Literal["decoder", "encoder", "both"]
 ProjectorKind = Literal["none", "linear", "bottleneck", "mlp"]
 LayerMapKind = Literal["last", "uniform", "origin"]
+LayerMap = LayerMapKind | tuple[tuple[int, int], ...]
+Keep = Literal["spaced", "first", "last"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Projector:
 
 @dataclass(frozen=True)
 class Design:
-    """A student, before it is built.
+    """A speech student, before it is built.
 
     Args:
         model: Folder or hub name that the student starts from; None starts from a copy of the teacher.
@@ -112,7 +115,7 @@ class Design:
     window_seconds: float | None = None
     lora: Lora = field(default_factory=Lora)
     projector: Projector = field(default_factory=Projector)
-    layer_map: LayerMapKind | tuple[tuple[int, int], ...] = "origin"
+    layer_map: LayerMap = "origin"
     budget_share: float = DEFAULT_BUDGET_SHARE
     allow_over_budget: bool = False
 
@@ -131,20 +134,74 @@ class Design:
                 _is_positive(self.window_seconds),
                 f"The student's window must be a finite number of seconds above 0, not {self.window_seconds!r}.",
             )
+        _require_share(self.budget_share)
+        _require_layer_map(self.layer_map)
+
+
+@dataclass(frozen=True)
+class TextDesign:
+    """A language model as a student, before it is built: one of three beginnings, then what is cut and what is trained.
+
+    It begins as a model (`model`), with random weights (`config`), or, where neither is named, as its teacher's copy.
+
+    Args:
+        model: Folder or hub name of a model with the teacher's tokenizer.
+        revision: Commit of `model` on the hub.
+        config: Folder whose config.json gives the shape of a model with random weights.
+        layers: How many blocks stay, or which, counted from 0; None keeps all.
+        keep: Which ones, where their number is given: spaced as widely as possible, the first, or the last.
+        lora: The adapters; None trains every weight.
+        projector: The map to the teacher's width.
+        layer_map: As in `Design`.
+        budget_share: Most that adapters and projectors may count, as a share of the teacher's parameters (of the
+            student's own, where there is no teacher), in (0, 1]. It binds adapters only.
+        allow_over_budget: Let a student through that counts more.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    config: Path | None = None
+    layers: int | tuple[int, ...] | None = None
+    keep: Keep = "spaced"
+    lora: Lora | None = None
+    projector: Projector = field(default_factory=Projector)
+    layer_map: LayerMap = "last"
+    budget_share: float = DEFAULT_BUDGET_SHARE
+    allow_over_budget: bool = False
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            _require(bool(self.model.strip()), "The student's model must be a folder or a hub name, not an empty text.")
+        if self.config is not None:
+            _require(self.model is None, "A student begins as a model or with random weights: give model or config.")
+            _require(self.layers is None, "A student of random weights has the layers that its config says.")
+            _require(self.lora is None, "Adapters on random weights would have nothing to adapt; leave lora out.")
+        if isinstance(self.layers, tuple):
+            _require_layers(self.layers)
+        elif self.layers is not None:
+            _require(_is_count(self.layers), f"The number of layers kept must be from 1, not {self.layers!r}.")
+        _require_share(self.budget_share)
+        _require_layer_map(self.layer_map)
+
+
+def _require_share(share: float) -> None:
+    _require(
+        _is_positive(share) and share <= 1,
+        f"The budget must be a share of the teacher's parameters in (0, 1], not {share!r}.",
+    )
+
+
+def _require_layer_map(layer_map: LayerMap) -> None:
+    if isinstance(layer_map, tuple):
         _require(
-            _is_positive(self.budget_share) and self.budget_share <= 1,
-            f"The budget must be a share of the teacher's parameters in (0, 1], not {self.budget_share!r}.",
+            bool(layer_map) and all(len(pair) == 2 and min(pair) >= 1 for pair in layer_map),
+            f"An explicit layer map is pairs (student, teacher) counted from 1, not {layer_map!r}.",
         )
-        if isinstance(self.layer_map, tuple):
-            _require(
-                bool(self.layer_map) and all(len(pair) == 2 and min(pair) >= 1 for pair in self.layer_map),
-                f"An explicit layer map is pairs (student, teacher) counted from 1, not {self.layer_map!r}.",
-            )
-        else:
-            _require(
-                self.layer_map in ("last", "uniform", "origin"),
-                f'The layer map must be "last", "uniform", "origin" or a list of pairs, not {self.layer_map!r}.',
-            )
+    else:
+        _require(
+            layer_map in ("last", "uniform", "origin"),
+            f'The layer map must be "last", "uniform", "origin" or a list of pairs, not {layer_map!r}.',
+        )
 
 
 def _require_layers(layers: tuple[int, ...]) -> None:

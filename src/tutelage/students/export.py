@@ -1,8 +1,8 @@
 """Writes a finished student: merged, as an ordinary Hugging Face folder, and its adapter by itself.
 
-Covers Whisper students with or without adapters, for every supported transformers and for converters that read the
-same files. Does not cover projectors, which never leave training, or a model card (`runs` writes it). Folders appear
-complete or not at all, and none is overwritten.
+Covers Whisper and language model students with or without adapters, for every supported transformers and for converters
+that read the same files. Does not cover projectors, which never leave training, or a model card (`runs` writes it).
+Folders appear complete or not at all, and none is overwritten.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from tutelage.errors import InputError, TutelageError
+from tutelage.models.architectures import Task
+from tutelage.models.causal_layout import write_for_older_readers, write_tokenizer_settings
 from tutelage.models.layout import write_json, write_processor_files, write_tokenizer_files
 from tutelage.models.load import count_params, quiet_transformers
 from tutelage.models.verify import read_header, verify_model_folder
@@ -33,8 +35,8 @@ _TRAINING_ONLY = ("lora_", "projector", "base_layer", "base_model")
 _README = """---
 library_name: peft
 ---
-A PEFT LoRA adapter. It fits the model that `base.json` describes: that checkpoint, cut to those decoder layers (counted
-from 0) and to that audio window. The merged student beside it needs neither.
+A PEFT LoRA adapter. It fits the model that `base.json` describes: that checkpoint, cut to those layers (counted from 0)
+and, for speech, to that audio window. The merged student beside it needs neither.
 """
 
 
@@ -113,7 +115,47 @@ def export_student(
     return ExportedStudent(out, count_params(plain), size)
 
 
-def save_adapter(model: Any, out: Path, base: AdapterBase) -> Path:
+@dataclass(frozen=True)
+class TextAdapterBase:
+    """What an adapter of a language model is an adapter of.
+
+    Args:
+        reference: The checkpoint that the student was cut out of, as the user named it.
+        revision: Its commit, if it has one.
+        layers: Indices from 0 of the blocks that were kept.
+    """
+
+    reference: str
+    revision: str | None
+    layers: tuple[int, ...]
+
+
+def export_text_student(model: Any, tokenizer: Any, out: Path, template: str | None = None) -> ExportedStudent:
+    """Write a language model, merged, with its tokenizer, as a folder that `from_pretrained` opens strictly.
+
+    Args:
+        model: The student, plain or with adapters; it is not changed.
+        tokenizer: The tokenizer of its training data.
+        out: The folder, which must not exist.
+        template: The chat template that it was trained with, where it is not the tokenizer's own.
+
+    Raises:
+        InputError: `out` exists or cannot be written, or the disk is full.
+        TutelageError: The merged weights are not finite.
+    """
+    plain = merged_model(model)
+    plain.config._name_or_path = ""
+    with _new_folder(out) as folder, quiet_transformers():
+        plain.save_pretrained(folder, safe_serialization=True)
+        write_for_older_readers(folder)
+        tokenizer.save_pretrained(folder)
+        write_tokenizer_settings(folder, template or tokenizer.chat_template)
+        _refuse_training_weights(folder, "text")
+    size = sum(file.stat().st_size for file in out.iterdir())
+    return ExportedStudent(out, count_params(plain), size)
+
+
+def save_adapter(model: Any, out: Path, base: AdapterBase | TextAdapterBase) -> Path:
     """Write the adapters alone as a PEFT folder (safetensors), with `base.json` saying what they fit.
 
     Raises:
@@ -203,10 +245,10 @@ def _fast_document(tokenizer: Any, folder: Path) -> dict[str, Any]:
     return document
 
 
-def _refuse_training_weights(folder: Path) -> None:
+def _refuse_training_weights(folder: Path, task: Task = "speech") -> None:
     """The folder must pass as a model of its own, and hold nothing that only training needs."""
     _open_to_readers(folder)
-    for file in verify_model_folder(folder).weights:
+    for file in verify_model_folder(folder, task=task).weights:
         foreign = [name for name in read_header(file) if any(part in name for part in _TRAINING_ONLY)]
         if foreign:
             raise TutelageError(f"The export would hold weights of training alone: {', '.join(sorted(foreign)[:3])}.")

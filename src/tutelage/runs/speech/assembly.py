@@ -15,8 +15,8 @@ from tutelage.errors import InputError
 from tutelage.models.load import SpeechModel, count_params, load_meta, load_speech_model
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.terms import LayerPair
-from tutelage.runs.materials import Materials
-from tutelage.runs.recipe import Recipe
+from tutelage.runs.speech.materials import SpeechMaterials
+from tutelage.runs.speech.recipe import SpeechRecipe
 from tutelage.students.budget import Budget, BudgetReport, Trainables, choose_rank
 from tutelage.students.layer_map import map_layers
 from tutelage.students.lora import add_lora, count_lora_params, largest_useful_rank, target_modules
@@ -68,7 +68,7 @@ class Assembly:
         return SpeechModel(self.peft_model, self.outline.student.processor)
 
 
-def load_outline(materials: Materials, device: str = "cpu") -> Outline:
+def load_outline(materials: SpeechMaterials, device: str = "cpu") -> Outline:
     """Load teacher and student and cut the student to size.
 
     Raises:
@@ -82,7 +82,7 @@ def load_outline(materials: Materials, device: str = "cpu") -> Outline:
     return outline
 
 
-def load_meta_outline(materials_recipe: Recipe, teacher: Any, student: Any | None) -> Outline:
+def load_meta_outline(materials_recipe: SpeechRecipe, teacher: Any, student: Any | None) -> Outline:
     """The same from folders of configuration alone, on the meta device: shapes and no weights.
 
     Args:
@@ -95,7 +95,7 @@ def load_meta_outline(materials_recipe: Recipe, teacher: Any, student: Any | Non
     return outline_models(materials_recipe, stock, source)
 
 
-def outline_models(recipe: Recipe, stock: SpeechModel, source: SpeechModel | None) -> Outline:
+def outline_models(recipe: SpeechRecipe, stock: SpeechModel, source: SpeechModel | None) -> Outline:
     """Cut the student, map its layers and count what would be trained.
 
     Raises:
@@ -125,7 +125,7 @@ def outline_models(recipe: Recipe, stock: SpeechModel, source: SpeechModel | Non
     return Outline(stock, teacher, student, pairs, report, target_modules(student.model, design.lora))
 
 
-def assemble(recipe: Recipe, outline: Outline) -> Assembly:
+def assemble(recipe: SpeechRecipe, outline: Outline) -> Assembly:
     """Add adapters and projectors, drawn from the recipe's seed."""
     design = recipe.student
     peft_model = add_lora(outline.student.model, design.lora, outline.budget.rank, recipe.seed)

@@ -23,7 +23,7 @@ from tutelage.records.provenance import collect_provenance
 from tutelage.tasks.speech.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from tutelage.runs.judge import Verdict
+    from tutelage.runs.speech.judge import Verdict
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _judge(
 ) -> list[Verdict]:
     # Heavy: only once the data and the folders are known to be good.
     from tutelage.models.load import load_speech_model
-    from tutelage.runs.judge import Bench, judge
+    from tutelage.runs.speech.judge import Bench, judge
     from tutelage.tasks.speech.features import FrozenEncoder
     from tutelage.tasks.speech.generate import from_audio
     from tutelage.tasks.speech.labels import LabelCodec, require_language

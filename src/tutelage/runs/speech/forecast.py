@@ -1,4 +1,4 @@
-"""A dry run: everything that can be checked and counted without weights, and what the run would take.
+"""A dry run on speech: everything that can be checked and counted without weights, and what the run would take.
 
 Covers the layer map, the budget, FLOPs, memory and an estimate of time. Loads configurations only (meta device), so a
 model of any size is counted at once. Does not cover the checks that need weights (`training.preflight`).
@@ -6,16 +6,14 @@ model of any size is counted at once. Does not cover the checks that need weight
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
-
-import torch
 
 from tutelage.objectives.objective import Objective
 from tutelage.records.document import Caution, Document
-from tutelage.runs.assembly import Outline, load_meta_outline
-from tutelage.runs.cost import count_training, expect_memory
-from tutelage.runs.materials import Materials
+from tutelage.runs.machine import duration, measure_product
+from tutelage.runs.speech.assembly import Outline, load_meta_outline
+from tutelage.runs.speech.cost import count_training, expect_memory
+from tutelage.runs.speech.materials import SpeechMaterials
 from tutelage.students.layer_map import describe
 from tutelage.training.checks import check_settings, shared_settings
 
@@ -25,11 +23,9 @@ TOKENS_A_WORD = 2.0
 EFFICIENCY = 0.5
 """Share of a large matrix product's speed that a run reaches; the demo on two cores: 0.42 in training, 0.68 in the
 encoder, 0.52 in all (results/demo.json, counted FLOPs over seconds, against `measure_product` on one machine)."""
-_PRODUCT = 1024
-_REPEATS = 5
 
 
-def forecast(materials: Materials) -> tuple[Document, str]:
+def forecast_speech(materials: SpeechMaterials) -> tuple[Document, str]:
     """Count a run.
 
     Returns:
@@ -75,23 +71,12 @@ def forecast(materials: Materials) -> tuple[Document, str]:
     lines.append(outline.budget.describe())
     lines.append(
         f"expected: {cost.total:.2e} FLOPs (encoder {cost.encoder:.1e}, teacher {cost.teacher:.1e}, student "
-        f"{cost.student:.1e}), {memory / 1e9:.1f} GB of memory, about {_duration(seconds)} of training here"
+        f"{cost.student:.1e}), {memory / 1e9:.1f} GB of memory, about {duration(seconds)} of training here"
     )
     lines.append(
         f"(time: {EFFICIENCY:.0%} of the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches on this machine)"
     )
     return document, "\n".join(lines)
-
-
-def measure_product() -> float:
-    """FLOP/s of a float32 matrix product on this machine now: the best of a few."""
-    left, right = torch.ones(_PRODUCT, _PRODUCT), torch.ones(_PRODUCT, _PRODUCT)
-    best = 0.0
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        left @ right
-        best = max(best, 2.0 * _PRODUCT**3 / (time.perf_counter() - start))
-    return best
 
 
 def _layer_map(outline: Outline) -> str:
@@ -110,8 +95,3 @@ def _differences(outline: Outline) -> tuple[Caution, ...]:
         for check in checks
         if not check.passed
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"

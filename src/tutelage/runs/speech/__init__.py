@@ -1,0 +1,1 @@
+"""Runs on recorded speech: Whisper teaches Whisper."""

@@ -1,0 +1,64 @@
+"""What a run on speech costs: FLOPs of training counted from the models' configurations, and bytes of memory.
+
+Covers the frozen encoder (once a clip), the live teacher's decoder and the student's LoRA training. Does not cover
+judging, or time (`forecast` estimates it, `evaluation.speed` measures it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tutelage.models.compute import lora_utterance_flops, utterance_flops
+from tutelage.models.load import count_params
+from tutelage.runs.cost import TrainingCost
+from tutelage.runs.speech.assembly import Outline
+
+_FLOAT = 4  # bytes
+
+
+def count_training(outline: Outline, lengths: Iterable[int], clips: int, *, live_teacher: bool) -> TrainingCost:
+    """FLOPs of a training.
+
+    Args:
+        outline: Teacher and student.
+        lengths: Decoder positions of every clip in every step, the prompt among them.
+        clips: Distinct clips, each encoded once.
+        live_teacher: Whether the teacher runs beside the student.
+    """
+    by_length: dict[int, int] = {}
+    for length in lengths:
+        by_length[length] = by_length.get(length, 0) + 1
+    student, teacher = outline.student.model, outline.teacher.model.config.to_dict()
+    learned = sum(
+        times
+        * lora_utterance_flops(
+            student,
+            outline.adapted,
+            outline.budget.rank,
+            length,
+            cached_encoder=True,
+            extra_params=outline.budget.projector_params,
+        )
+        for length, times in by_length.items()
+    )
+    taught = sum(times * utterance_flops(teacher, length).decoder_forward for length, times in by_length.items())
+    encoded = clips * utterance_flops(student.config.to_dict(), 1).encoder_forward
+    return TrainingCost(encoded, taught if live_teacher else 0.0, learned)
+
+
+def expect_memory(outline: Outline, batch_size: int, positions: int) -> int:
+    """Bytes that a training will need about, in float32: weights, moments, activations, logits.
+
+    Activations are counted as 16 tensors of the width a block and position of the student, plus the keys and values of
+    the encoder's output, which its adapters keep for the backward pass. Interpreter and libraries come on top: the demo
+    counts 1.0 GB and was seen at 1.8 GB resident.
+    """
+    config = outline.student.model.config
+    trained = outline.budget.lora_params + outline.budget.projector_params
+    weights = count_params(outline.stock.model) + count_params(outline.student.model)
+    if outline.teacher.model is not outline.stock.model:
+        weights += count_params(outline.teacher.model)
+    width, layers = config.d_model, config.decoder_layers
+    activations = batch_size * layers * width * (16 * positions + 3 * config.max_source_positions)
+    logits = 4 * batch_size * positions * config.vocab_size  # of both, and their gradients
+    return _FLOAT * int(weights + 3 * trained + activations + logits)

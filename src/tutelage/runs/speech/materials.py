@@ -1,0 +1,166 @@
+"""What a run on speech needs before anything heavy is loaded: data that was checked and models that were found.
+
+Covers reading both manifests, refusing data that leaks from training into judging, finding the models, and the hash of
+the recipe. Does not cover loading a model (`assembly`); nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.errors import InputError
+from tutelage.evaluation.normalisers import whisper_normaliser
+from tutelage.evaluation.wer import Normaliser
+from tutelage.models.layout import window_seconds
+from tutelage.models.resolve import ResolvedModel, resolve_model
+from tutelage.models.verify import read_config
+from tutelage.progress import Progress, Talk, no_progress, say_nothing
+from tutelage.records.document import Caution
+from tutelage.records.hashing import sha256_file
+from tutelage.runs.speech.recipe import SpeechRecipe
+from tutelage.tasks.speech.manifest import Manifest, read_manifest
+
+_NAMED = 5  # examples written out in one line
+
+
+@dataclass(frozen=True)
+class SpeechMaterials:
+    """A recipe with everything that it names, found and checked.
+
+    Args:
+        recipe: The recipe.
+        train: Clips to learn from.
+        held_out: Clips to be judged on.
+        teacher: The teacher's folder.
+        student: The folder that the student starts from; None for a copy of the teacher.
+        normaliser: How transcripts are normalised before scoring.
+        cautions: Soft faults of the data.
+    """
+
+    recipe: SpeechRecipe
+    train: Manifest
+    held_out: Manifest
+    teacher: ResolvedModel
+    student: ResolvedModel | None
+    normaliser: Normaliser
+    cautions: tuple[Caution, ...] = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same but for their seed."""
+        return self.recipe.identity(self.train.sha256, self.held_out.sha256)
+
+    @property
+    def recipe_hash(self) -> str:
+        """SHA-256 of the identity."""
+        return self.recipe.hash(self.train.sha256, self.held_out.sha256)
+
+
+def gather_speech(
+    recipe: SpeechRecipe, *, progress: Progress = no_progress, talk: Talk = say_nothing, require_weights: bool = True
+) -> SpeechMaterials:
+    """Check the recipe's data, then find its models (the data first: it is here, and the models may be far away).
+
+    Args:
+        recipe: The recipe.
+        progress: Told of manifests.
+        talk: Told where models were found and what was dropped.
+        require_weights: False accepts folders of configuration alone, for counting.
+
+    Raises:
+        InputError: Faults of the data or of a model folder, all of one input together.
+        TutelageError: A model could not be fetched.
+    """
+    _refuse_encoder_adapters(recipe)
+    train, held_out, normaliser, cautions = _read_data(recipe, progress, talk)
+    teacher, student = find_models(recipe, talk, require_weights=require_weights)
+    _refuse_longer_window(recipe, read_config((student or teacher).path))
+    return SpeechMaterials(recipe, train, held_out, teacher, student, normaliser, cautions)
+
+
+def find_models(
+    recipe: SpeechRecipe, talk: Talk, *, require_weights: bool
+) -> tuple[ResolvedModel, ResolvedModel | None]:
+    """The folders of teacher and student (None for a copy of the teacher)."""
+    teacher = resolve_model(recipe.teacher.model, recipe.teacher.revision, talk=talk, require_weights=require_weights)
+    if recipe.student.model is None:
+        return teacher, None
+    return teacher, resolve_model(
+        recipe.student.model, recipe.student.revision, talk=talk, require_weights=require_weights
+    )
+
+
+def _read_data(
+    recipe: SpeechRecipe, progress: Progress, talk: Talk
+) -> tuple[Manifest, Manifest, Normaliser, tuple[Caution, ...]]:
+    data = recipe.data
+    normaliser = whisper_normaliser(data.language or "en")
+    faults: list[str] = []
+    manifests: list[Manifest] = []
+    for path in (data.train, data.held_out):
+        try:
+            manifests.append(
+                read_manifest(
+                    path,
+                    window_seconds=recipe.student.window_seconds,
+                    overlong=data.overlong,
+                    normalise=normaliser,
+                    progress=progress,
+                )
+            )
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
+    train, held_out = manifests
+    for path, manifest in ((data.train, train), (data.held_out, held_out)):
+        if manifest.dropped:
+            talk(f"{path.name}: {len(manifest.dropped)} clips dropped: {manifest.dropped[0].reason}")
+    return train, held_out, normaliser, _find_leaks(train, held_out, normaliser)
+
+
+def _find_leaks(train: Manifest, held_out: Manifest, normaliser: Normaliser) -> tuple[Caution, ...]:
+    """Recordings that are in both sets are refused; transcripts that are in both are worth a warning."""
+    learned = {sha256_file(utterance.audio): utterance.id for utterance in train.utterances}
+    leaked = [
+        f"{utterance.id} (also {learned[digest]})"
+        for utterance in held_out.utterances
+        if (digest := sha256_file(utterance.audio)) in learned
+    ]
+    if leaked:
+        raise InputError(
+            f"{len(leaked)} held-out recordings are among the training recordings, so the result would prove nothing: "
+            f"{', '.join(leaked[:_NAMED])}. Split by recording."
+        )
+    said = {normaliser(utterance.text) for utterance in train.utterances}
+    shared = [utterance.id for utterance in held_out.utterances if normaliser(utterance.text) in said]
+    if not shared:
+        return ()
+    share = len(shared) / len(held_out.utterances)
+    return (
+        Caution(
+            "transcripts-in-both-sets",
+            "data.held_out",
+            share,
+            (0.0, 0.0),
+            f"{len(shared)} held-out transcripts ({share:.0%}) also occur in training, such as {shared[0]}; scores on "
+            "them say little about new sentences.",
+        ),
+    )
+
+
+def _refuse_encoder_adapters(recipe: SpeechRecipe) -> None:
+    if recipe.student.lora.scope != "decoder":
+        raise InputError(
+            f'student.lora.scope is "{recipe.student.lora.scope}", but encoder outputs are computed once, before '
+            'training, so adapters in the encoder would never be used. Choose "decoder".'
+        )
+
+
+def _refuse_longer_window(recipe: SpeechRecipe, config: Mapping[str, Any]) -> None:
+    own = window_seconds(config)
+    wanted = recipe.student.window_seconds
+    if wanted is not None and wanted > own:
+        raise InputError(f"student.window_seconds is {wanted:g}, longer than the model's own window of {own:g} s.")

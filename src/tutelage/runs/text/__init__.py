@@ -1,0 +1,1 @@
+"""Runs on text: a causal language model teaches another, or one learns by itself."""

@@ -1,0 +1,175 @@
+"""Teacher, student and what lies between them, built from a recipe and ready to train.
+
+Covers loading, shrinking, the layer map, the budget, adapters and projectors. Does not cover the data (`corpus`),
+training or judging (`classroom`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from tutelage.models.causal import (
+    TextModel,
+    initialise_text_model,
+    load_meta_causal,
+    load_text_model,
+)
+from tutelage.models.load import count_params
+from tutelage.objectives.objective import Objective
+from tutelage.objectives.terms import LayerPair
+from tutelage.runs.text.materials import TextMaterials
+from tutelage.runs.text.recipe import TextRecipe
+from tutelage.students.budget import Budget, BudgetReport, Trainables, choose_rank
+from tutelage.students.depth import shrink_text_model
+from tutelage.students.layer_map import map_layers
+from tutelage.students.lora import add_lora, count_lora_params, largest_useful_rank, target_modules
+from tutelage.students.projection import count_projector_params, make_projectors
+
+
+@dataclass(frozen=True)
+class TextOutline:
+    """Teacher and student before adapters: enough to count.
+
+    Args:
+        teacher: The teacher; None where there is none.
+        student: The student cut to size, without adapters.
+        origins: For each block of the student the block, from 0, that it was copied from; None for random weights.
+        pairs: The layer map; empty where nothing is aligned.
+        projector_params: Parameters of all projectors.
+        budget: What the adapters are, as a share of the teacher; None where every weight is trained.
+        adapted: Full names of the student's layers that get an adapter.
+    """
+
+    teacher: TextModel | None
+    student: TextModel
+    origins: tuple[int, ...] | None
+    pairs: tuple[LayerPair, ...]
+    projector_params: int
+    budget: BudgetReport | None
+    adapted: tuple[str, ...]
+
+    @property
+    def trained_params(self) -> int:
+        """Parameters that are trained, projectors among them."""
+        of_student = count_params(self.student.model) if self.budget is None else self.budget.lora_params
+        return of_student + self.projector_params
+
+    def describe(self) -> str:
+        """One line about what is trained."""
+        if self.budget is not None:
+            return self.budget.describe()
+        of_teacher = ""
+        if self.teacher is not None:
+            of_teacher = (
+                f" ({count_params(self.student.model) / count_params(self.teacher.model):.1%} of the teacher's)"
+            )
+        projectors = f" + {self.projector_params:,} of projectors" if self.projector_params else ""
+        return f"trains every weight: {count_params(self.student.model):,} parameters{of_teacher}{projectors}"
+
+
+@dataclass(frozen=True)
+class TextAssembly:
+    """What is about to be trained, with its teacher.
+
+    Args:
+        outline: Teacher and student; the student's layers carry the adapters now.
+        model: The student, with its adapters where it has some.
+        projectors: One a layer pair, dropped at export.
+        objective: The weighted terms.
+    """
+
+    outline: TextOutline
+    model: Any
+    projectors: nn.ModuleDict
+    objective: Objective
+
+
+def load_outline(materials: TextMaterials, tokenizer: Any, device: str = "cpu") -> TextOutline:
+    """Load teacher and student and cut the student to size.
+
+    Args:
+        materials: The recipe with its data and models.
+        tokenizer: Of the data; models that are loaded keep their own.
+        device: Where the models go.
+
+    Raises:
+        InputError: The design does not fit the models.
+    """
+    recipe = materials.recipe
+    teacher = None if materials.teacher is None else load_text_model(materials.teacher.path, device)
+    if recipe.student.config is not None:
+        source: TextModel | None = initialise_text_model(recipe.student.config, tokenizer, recipe.seed, device)
+    else:
+        source = None if materials.student is None else load_text_model(materials.student.path, device)
+    return outline_models(recipe, teacher, source)
+
+
+def load_meta_outline(materials: TextMaterials) -> TextOutline:
+    """The same from configurations alone, on the meta device: shapes and no weights.
+
+    Raises:
+        InputError: The design does not fit the models.
+    """
+    teacher = None if materials.teacher is None else load_meta_causal(materials.teacher.path)
+    folder = materials.recipe.student.config
+    if materials.student is not None:
+        folder = materials.student.path
+    return outline_models(materials.recipe, teacher, None if folder is None else load_meta_causal(folder))
+
+
+def outline_models(recipe: TextRecipe, teacher: TextModel | None, source: TextModel | None) -> TextOutline:
+    """Cut the student, map its layers and count what would be trained.
+
+    Args:
+        recipe: The recipe.
+        teacher: The teacher, or None.
+        source: What the student begins as; None for a copy of the teacher.
+
+    Raises:
+        InputError: Layers, targets or the budget do not fit.
+    """
+    design = recipe.student
+    beginning = source or teacher
+    if beginning is None:
+        raise ValueError("a recipe without a teacher names what its student begins as")
+    student, origins = beginning, None
+    if source is None or design.layers is not None:
+        cut = shrink_text_model(beginning, design.layers, design.keep)
+        student, origins = cut.text, cut.origins
+    elif design.config is None:
+        origins = tuple(range(student.blocks))
+    pairs: tuple[LayerPair, ...] = ()
+    projector_params = 0
+    if recipe.aligns and teacher is not None:
+        from_teacher = origins if source is None else None
+        pairs = map_layers(design.layer_map, student.blocks, teacher.blocks, from_teacher)
+        if recipe.projects:
+            projector_params = len(pairs) * count_projector_params(design.projector, student.width, teacher.width)
+    budget = None
+    adapted: tuple[str, ...] = ()
+    if design.lora is not None:
+        adapted = target_modules(student.model, design.lora)
+        trainables = Trainables(
+            params_per_rank=count_lora_params(student.model, design.lora, 1),
+            projector_params=projector_params,
+            largest_rank=largest_useful_rank(student.model, design.lora),
+        )
+        limit = Budget(count_params((teacher or beginning).model), design.budget_share, design.allow_over_budget)
+        budget = choose_rank(limit, trainables, design.lora.rank)
+    return TextOutline(teacher, student, origins, pairs, projector_params, budget, adapted)
+
+
+def assemble(recipe: TextRecipe, outline: TextOutline) -> TextAssembly:
+    """Add adapters and projectors, drawn from the recipe's seed."""
+    design, student = recipe.student, outline.student
+    model = student.model
+    if design.lora is not None and outline.budget is not None:
+        model = add_lora(model, design.lora, outline.budget.rank, recipe.seed)
+    width = student.width if outline.teacher is None else outline.teacher.width
+    projected = outline.pairs if recipe.projects else ()
+    projectors = make_projectors(design.projector, projected, student.width, width, recipe.seed)
+    objective = Objective(recipe.objective, outline.pairs)
+    return TextAssembly(outline, model, projectors.to(next(student.model.parameters()).device), objective)

@@ -1,0 +1,253 @@
+"""A classroom for text: a causal language model learns from rows of text, with a live teacher or without one.
+
+Covers preparing (tokens, adapters), the checks, judging before and after, the export. Does not cover the order
+(`runs.distil`), loading and cutting (`assembly`), rows (`corpus`) or the statistics (`judge`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from tutelage.evaluation.bootstrap import Resampling
+from tutelage.models.causal import load_tokenizer
+from tutelage.objectives.signal import Signal
+from tutelage.progress import Progress, no_progress
+from tutelage.runs.attempt import Attempt
+from tutelage.runs.classroom import Course
+from tutelage.runs.folder import RunFolder
+from tutelage.runs.text.assembly import TextAssembly, assemble, load_outline
+from tutelage.runs.text.corpus import TokenSet, tokenise
+from tutelage.runs.text.cost import count_training
+from tutelage.runs.text.findings import TextFindings, TextSample
+from tutelage.runs.text.judge import TextBench, TextVerdict, judge
+from tutelage.runs.text.materials import TextMaterials
+from tutelage.runs.text.recipe import TextRecipe
+from tutelage.students.export import ExportedStudent, TextAdapterBase, export_text_student, merged_model, save_adapter
+from tutelage.students.layer_map import describe
+from tutelage.tasks.sampler import EpochSampler
+from tutelage.tasks.text.batch import TextBatch
+from tutelage.tasks.text.codec import TextCodec
+from tutelage.tasks.text.forward import read
+from tutelage.tasks.text.generate import continue_text, split_document
+from tutelage.tasks.text.isolation import leak_between_pieces
+from tutelage.teachers.live import LiveTeacher
+from tutelage.training.checks import Check, check_budget, check_settings, check_targets, check_tokens, shared_settings
+from tutelage.training.loop import Stream
+from tutelage.training.preflight import PreflightReport, garble_padding, preflight
+from tutelage.training.step import Lesson
+
+ALIGNMENT_ROWS = 16  # held-out rows that the reported angles are measured on
+RESAMPLING_SEED = 0  # of the bootstrap alone; the recipe's seed must not move an interval
+SHARED = ("vocab_size",)  # of the configurations of student and teacher; special ids are compared as tokens
+LEAK = 1e-5  # relative: other kernels and orders of sums, never another document
+
+
+@dataclass(frozen=True)
+class TextClassroom:
+    """Everything alive during a run on text.
+
+    Args:
+        materials: Recipe, data and model folders.
+        assembly: Teacher, student, projectors and objective.
+        accelerator: The device.
+        codec: The tokenizer of the data.
+        train: Training rows.
+        held_out: Held-out rows.
+        teacher: The teacher that is run beside the student; None where no term needs one.
+        lesson: Who learns what from whom.
+        progress: Opens bars.
+    """
+
+    materials: TextMaterials
+    assembly: TextAssembly
+    accelerator: Accelerator
+    codec: TextCodec
+    train: TokenSet
+    held_out: TokenSet
+    teacher: LiveTeacher[TextBatch] | None
+    lesson: Lesson[TextBatch] = field(repr=False)
+    progress: Progress = no_progress
+
+    @property
+    def recipe(self) -> TextRecipe:
+        """The recipe."""
+        return self.materials.recipe
+
+    def rehearse(self) -> PreflightReport:
+        """Every check before the first step, on one real batch and all ids of the data."""
+        recipe, outline = self.recipe, self.assembly.outline
+        examples, device = self.train.examples, self.accelerator.device
+        batch = examples.batch(range(min(recipe.training.batch_size, len(examples))))
+        vocabulary = int(outline.student.model.config.vocab_size)
+        garbled_BT = garble_padding(batch.input_ids_BT, batch.keep_BT, vocabulary, recipe.seed)
+        garbled = dataclasses.replace(batch, input_ids_BT=garbled_BT)
+        return preflight(
+            self.lesson,
+            batch.to(device),
+            self._declared(batch.to(device)),
+            teacher=None if self.teacher is None or outline.teacher is None else outline.teacher.model,
+            garbled=garbled.to(device),
+            seed=recipe.seed,
+        )
+
+    def judge_untrained(self) -> Sequence[TextVerdict]:
+        """The teacher, where there is one, and the student before training."""
+        teacher = self.assembly.outline.teacher
+        verdicts = [] if teacher is None else [judge("teacher", teacher.model, self._bench())]
+        guesses = verdicts[0].sums.guesses if verdicts else None
+        return [*verdicts, judge("student, before", self.assembly.model, self._bench(), guesses)]
+
+    def stream(self) -> Stream[TextBatch]:
+        """The training rows."""
+        device = self.accelerator.device
+        return Stream(self._sampler(), lambda indices: self.train.examples.batch(indices).to(device))
+
+    def conclude(self, folder: RunFolder, course: Course[TextBatch]) -> TextFindings:
+        """Judge, count, export, let every model write."""
+        outline = self.assembly.outline
+        taught = "distilled" if self.teacher is not None else "trained"
+        guesses = course.untrained[0].sums.guesses if outline.teacher is not None else None
+        student = judge(f"student, {taught}", self.assembly.model, self._bench(), guesses)
+        seen = self._rows_seen()
+        rows = self.train.examples.packed.rows
+        return TextFindings(
+            materials=self.materials,
+            outline=outline,
+            train=self.train,
+            held_out=self.held_out,
+            identity=dict(self.codec.identity),
+            pairs=outline.pairs,
+            preflight=course.rehearsal,
+            trained=course.trained,
+            tokens=sum(int(rows[index].keep.sum()) * times for index, times in seen.items()),
+            cost=count_training(outline, self._lengths(seen), live_teacher=self.teacher is not None),
+            verdicts=(*course.untrained, student),
+            alignment=self._measure_alignment(),
+            exported=self._export(folder),
+            samples=self._samples(),
+        )
+
+    def _declared(self, batch: TextBatch) -> list[Check]:
+        """The checks that need names, counts and the models' own passes."""
+        outline, recipe = self.assembly.outline, self.recipe
+        checks = []
+        if outline.budget is not None:
+            adapted = [name for name, module in self.assembly.model.named_modules() if hasattr(module, "lora_A")]
+            budget = outline.budget
+            trained, allowed = budget.lora_params + budget.projector_params, recipe.student.allow_over_budget
+            checks.append(check_targets(adapted, len(outline.adapted)))
+            checks.append(check_budget(trained, budget.teacher_params, budget.limit, allow_over=allowed))
+        emitted = self.train.token_ids | self.held_out.token_ids
+        mine = self.codec.tokenizer.convert_ids_to_tokens
+        others = [text for text in (outline.student, outline.teacher) if text is not None]
+        checks += [check_tokens(emitted, mine, other.tokenizer.convert_ids_to_tokens) for other in others]
+        if outline.teacher is not None:
+            settings = (shared_settings(text.model.config, SHARED) for text in (outline.student, outline.teacher))
+            checks += check_settings(*settings)
+        if batch.isolated:
+            leaks = [leak_between_pieces(text.model, batch, recipe.seed) for text in others]
+            detail = "" if max(leaks) < LEAK else "positions attend across documents; choose packing: stream"
+            checks.append(Check("effect of other documents in a row", max(leaks), LEAK, max(leaks) < LEAK, detail))
+        return checks
+
+    def _bench(self) -> TextBench:
+        settings = self.recipe.evaluation
+        resampling = Resampling(draws=settings.bootstrap_draws, seed=RESAMPLING_SEED)
+        return TextBench(self.held_out.examples, resampling, settings.batch_size, self.progress)
+
+    def _sampler(self) -> EpochSampler:
+        return EpochSampler(len(self.train.examples), self.recipe.training.batch_size, self.recipe.seed)
+
+    def _rows_seen(self) -> Counter[int]:
+        """How often every row was in a step, by drawing the batches again."""
+        training, sampler = self.recipe.training, self._sampler()
+        return Counter(index for _ in range(training.steps * training.accumulate) for index in sampler.next_batch())
+
+    def _lengths(self, seen: Counter[int]) -> Counter[int]:
+        """How many rows of each length were trained on."""
+        lengths: Counter[int] = Counter()
+        for index, times in seen.items():
+            lengths[len(self.train.examples.packed.rows[index])] += times
+        return lengths
+
+    def _measure_alignment(self) -> dict[str, dict[str, float]]:
+        """Each pair's mean angle on held-out rows, beside mean-vector and shuffled baselines; none without pairs."""
+        if self.teacher is None or not self.assembly.objective.pairs:
+            return {}
+        examples = self.held_out.examples
+        batch = examples.batch(range(min(ALIGNMENT_ROWS, len(examples)))).to(self.accelerator.device)
+        with torch.no_grad():
+            student: Signal = self.lesson.student_forward(batch)
+        found = self.assembly.objective.baselines(
+            student, self.teacher.signal(batch), batch.keep_BT, self.assembly.projectors, RESAMPLING_SEED
+        )
+        return {name: numbers._asdict() for name, numbers in found.items()}
+
+    def _export(self, folder: RunFolder) -> ExportedStudent:
+        """The student, merged, and its adapter where it has one; a resumed run writes them anew."""
+        outline, source = self.assembly.outline, self.materials.student or self.materials.teacher
+        folder.clear_exports()
+        if outline.budget is not None and source is not None:
+            base = TextAdapterBase(source.reference, source.revision, outline.origins or ())
+            save_adapter(self.assembly.model, folder.adapter, base)
+        return export_text_student(self.assembly.model, self.codec.tokenizer, folder.student, self.materials.template)
+
+    def _samples(self) -> list[TextSample]:
+        """How teacher and student continue a few held-out documents: evenly spread, not the best ones."""
+        settings, teacher = self.recipe.evaluation, self.assembly.outline.teacher
+        documents = self.held_out.examples.documents
+        wanted = min(settings.show_documents, len(documents))
+        student = merged_model(self.assembly.model)
+        samples = []
+        for document in [documents[index * len(documents) // wanted] for index in range(wanted)]:
+            prompt, rest = split_document(document, settings.prompt_tokens)
+            prompt = prompt[-max(1, self.recipe.data.length - settings.new_tokens) :]
+            written = [
+                None if model is None else continue_text(model, self.codec, prompt, settings.new_tokens)
+                for model in (teacher and teacher.model, student)
+            ]
+            reference = self.codec.decode(rest[: settings.new_tokens])
+            samples.append(TextSample(document.id, self.codec.decode(prompt), reference, *written))
+        return samples
+
+
+def open_text_classroom(materials: TextMaterials, accelerator: Accelerator, attempt: Attempt) -> TextClassroom:
+    """Load the models, encode and pack the documents, and build what is trained.
+
+    Raises:
+        InputError: The design does not fit the models, or the data does not fit the rows.
+    """
+    recipe = materials.recipe
+    codec = TextCodec(load_tokenizer(materials.tokenizer), materials.template)
+    outline = load_outline(materials, codec.tokenizer, str(accelerator.device))
+    positions = min(text.positions for text in (outline.teacher, outline.student) if text is not None)
+    train, held_out = (
+        tokenise(corpus, name, codec, recipe.data, positions, attempt.talk)
+        for name, corpus in (("train", materials.train), ("held_out", materials.held_out))
+    )
+    if outline.pairs and outline.teacher is not None:
+        attempt.talk(describe(outline.pairs, outline.student.blocks, outline.teacher.blocks))
+    attempt.talk(outline.describe())
+    assembly = assemble(recipe, outline)
+    teacher = None
+    if assembly.objective.needs_teacher and outline.teacher is not None:
+        teacher = LiveTeacher(outline.teacher.model, assembly.objective.teacher_layers, read)
+    lesson = _lesson(assembly, teacher)
+    return TextClassroom(materials, assembly, accelerator, codec, train, held_out, teacher, lesson, attempt.progress)
+
+
+def _lesson(assembly: TextAssembly, teacher: LiveTeacher[TextBatch] | None) -> Lesson[TextBatch]:
+    layers = assembly.objective.student_layers
+
+    def student_forward(batch: TextBatch) -> Signal:
+        return read(assembly.model, batch, layers)
+
+    signal: Any = None if teacher is None else teacher.signal
+    return Lesson(assembly.model, assembly.projectors, assembly.objective, student_forward, signal)

@@ -1,0 +1,53 @@
+"""What a run on text costs: FLOPs of training counted from the models' configurations, and bytes of memory.
+
+Covers the live teacher and the student, with adapters or with every weight. Does not cover judging, or time (`forecast`
+estimates it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tutelage.laws.architecture import count_flops
+from tutelage.models.compute import row_training_flops
+from tutelage.models.load import count_params
+from tutelage.runs.cost import TrainingCost
+from tutelage.runs.text.assembly import TextOutline
+
+_FLOAT = 4  # bytes
+
+
+def count_training(outline: TextOutline, rows: Mapping[int, int], *, live_teacher: bool) -> TrainingCost:
+    """FLOPs of a training.
+
+    Args:
+        outline: Teacher and student, the student on any device, its adapters built or not.
+        rows: How many rows of each length are trained on, over all steps.
+        live_teacher: Whether the teacher runs beside the student.
+    """
+    rank = 0 if outline.budget is None else outline.budget.rank
+    model = outline.student.model
+    student = sum(
+        times * row_training_flops(model, outline.adapted, rank, length, extra_params=outline.projector_params)
+        for length, times in rows.items()
+    )
+    teacher = 0.0
+    if live_teacher and outline.teacher is not None:
+        config = outline.teacher.model.config.to_dict()
+        teacher = sum(times * count_flops(config, length).forward for length, times in rows.items())
+    return TrainingCost(0.0, teacher, student)
+
+
+def expect_memory(outline: TextOutline, batch_size: int, positions: int) -> int:
+    """Bytes that a training will need about, in float32: weights, gradients, moments, activations, logits.
+
+    Activations are counted as 16 tensors of the width a block and position of the student. Interpreter and libraries
+    come on top.
+    """
+    student = outline.student
+    weights = count_params(student.model)
+    if outline.teacher is not None:
+        weights += count_params(outline.teacher.model)
+    activations = 16 * batch_size * positions * student.blocks * student.width
+    logits = 4 * batch_size * positions * int(student.model.config.vocab_size)
+    return _FLOAT * int(weights + 3 * outline.trained_params + activations + logits)
