@@ -55,6 +55,18 @@ def with_draws(law: Law, noise: float = RUN_NOISE, count: int = DRAWS) -> Law:
 
 
 @pytest.fixture(scope="session")
+def few(law: Law) -> Law:
+    """The same with twelve draws: few enough to solve each by itself."""
+    return with_draws(law, count=12)
+
+
+@pytest.fixture(scope="session")
+def noisy(law: Law) -> Law:
+    """As if every run had five times the noise."""
+    return with_draws(law, noise=5 * RUN_NOISE)
+
+
+@pytest.fixture(scope="session")
 def fitted(law: Law) -> Law:
     """A distillation law with a thousand joint draws, whose predictions vary by a few tenths of a per cent."""
     return with_draws(law)

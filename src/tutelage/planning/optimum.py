@@ -223,10 +223,13 @@ def _given(
     student_tokens: FloatArray,
     students: int,
 ) -> Allocations:
+    student_tokens = np.broadcast_to(student_tokens, max(np.size(student_tokens), np.size(law.c0)))
     size, loss = np.full_like(student_tokens, teacher.params), np.full_like(student_tokens, teacher.loss)
     unknown = np.full_like(student_tokens, np.nan)
     costs = distillation_cost(forward, (student_params, student_tokens), (size, unknown), 1.0 / students, 0.0)
-    reached = law.predict(student_params, np.maximum(student_tokens, LOWEST), loss)
+    # Columns, so that each draw of an ensemble meets its own tokens.
+    own_params = np.asarray(student_params, dtype=np.float64).reshape(-1, 1)
+    reached = law.predict(own_params, np.maximum(student_tokens, LOWEST)[:, None], teacher.loss)[:, 0]
     student_loss = np.where(student_tokens >= LOWEST, reached, np.inf)
     return Allocations(student_params, student_tokens, size, unknown, loss, student_loss, costs)
 

@@ -75,9 +75,10 @@ def compute_under_draws(compute: FloatArray, losses: FloatArray, target: float) 
     every = np.arange(len(losses))
     below, above = losses[every, after - 1], losses[every, after]
     slope = (below - above) / (logs[after] - logs[after - 1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        place = np.where(np.isfinite(slope) & (slope > 0), logs[after] - (target - above) / slope, logs[after])
-    return np.where(reached.any(axis=1), np.exp(place), np.nan), slope
+    found = reached.any(axis=1)
+    between = found & np.isfinite(slope) & (slope > 0)
+    place = logs[after] - np.where(between, (target - above) / np.where(between, slope, 1.0), 0.0)
+    return np.where(found, np.exp(place), np.nan), slope
 
 
 def cheapest_training(

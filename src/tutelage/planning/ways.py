@@ -128,7 +128,7 @@ def _best(question: Question, spread: Spread, way: Way, curve: Curve) -> Scenari
         drawn = way.spend(size, np.array([compute]), spread.ensemble, allocations)
         return _scenario_plan(question, spread, way, allocations, drawn)
     needed = _needed(question.target_loss, spread.ensemble, way, curve, allocations)
-    drawn = way.spend(size, needed, spread.ensemble, allocations)
+    drawn = way.spend(size, np.where(np.isfinite(needed), needed, compute), spread.ensemble, allocations)
     return _scenario_plan(question, spread, way, allocations, drawn, needed)
 
 
@@ -144,9 +144,11 @@ def _needed(target: float, ensemble: Equation, way: Way, curve: Curve, allocatio
     """
     assert curve.drawn is not None
     needed, slope = compute_under_draws(curve.compute, curve.drawn, target)
-    reached = way.spend(allocations.student_params, needed, ensemble, allocations).student_loss
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(slope > 0, needed * np.exp((reached - target) / slope), needed)
+    possible = np.isfinite(needed) & (slope > 0)
+    spent = np.where(possible, needed, allocations.costs.total)
+    reached = way.spend(allocations.student_params, spent, ensemble, allocations).student_loss
+    correction = np.where(possible, reached - target, 0.0) / np.where(possible, slope, 1.0)
+    return needed * np.exp(correction)
 
 
 def unreachable(question: Question, way: Way, name: str) -> Caution:
@@ -182,8 +184,12 @@ def _scenario_plan(
     def gain(equation: Equation) -> FloatArray:
         return spread.ordinary(equation).predict(question.size, ordinary_tokens) - student_loss(equation)
 
+    possible = True if needed is None else np.isfinite(needed)
+
     def around(value: FloatArray, of: Callable[[Allocations], FloatArray]) -> Estimate:
-        return known(value[0]) if drawn is None else spread.around(value[0], of(drawn))
+        if drawn is None:
+            return known(value[0])
+        return spread.around(value[0], np.where(possible, of(drawn), np.nan))
 
     def choice(of: Callable[[Allocations], FloatArray]) -> Estimate | None:
         value = of(allocations)
