@@ -39,6 +39,8 @@ ARGUMENT = 0.20
 SHARE = 0.01
 # Two searches of the same smooth problem.
 AGREEMENT = 1e-8
+# Nats per natural logarithm of a choice; central differences of float64 resolve 1e-11.
+SLOPE = 1e-7
 # Sums of costs in float64.
 ROUND_OFF = 1e-9
 
@@ -149,7 +151,28 @@ def test_scipy_finds_nothing_better_from_any_start(law: Law, params: float, comp
     assert found <= min(ends) + AGREEMENT
 
 
-# Half the grid of budgets and all sizes in one call; the order must hold at every one.
+@pytest.mark.parametrize(("params", "compute"), REFERENCE)
+def test_the_gradient_is_zero_at_an_interior_optimum(law: Law, params: float, compute: float) -> None:
+    equation, forward = law.require_distillation(), law.forward
+    found = solve(law, BOTH, params, compute)
+
+    def loss(log_size: float, log_tokens: float) -> float:
+        size, tokens = np.exp(log_size), np.exp(log_tokens)
+        left = compute - forward.training_per_token(size) * tokens
+        student = left / (forward.training_per_token(params) + forward.per_token(size))
+        return float(equation.predict(params, student, law.supervised.predict(size, tokens)))
+
+    here = float(np.log(found.teacher_params[0])), float(np.log(found.teacher_tokens[0]))
+    step = 1e-4
+    slopes = [
+        (loss(here[0] + step, here[1]) - loss(here[0] - step, here[1])) / (2 * step),
+        (loss(here[0], here[1] + step) - loss(here[0], here[1] - step)) / (2 * step),
+    ]
+    # A thousandth from the optimum the slope is a thousand times this.
+    assert slopes == pytest.approx([0.0, 0.0], abs=SLOPE)
+
+
+# Six sizes by 120 budgets in one call; the order must hold at every one.
 @pytest.mark.parametrize("params", [1e7, 1e8, 3e8, 1e9, 1e10, 1e11])
 def test_the_scenarios_are_ordered_at_every_budget(law: Law, params: float) -> None:
     compute = float(law.forward.training_per_token(params)) * np.geomspace(3e6, 1e16, 120)
