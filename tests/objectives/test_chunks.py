@@ -159,6 +159,18 @@ def test_the_plain_path_is_torchs_own() -> None:
     assert_equal(torch.autograd.grad(found, logits)[0], torch.autograd.grad(want, logits)[0])
 
 
+def test_a_head_scales_then_caps() -> None:
+    layer, h = linear(bias=True), drawn(5, H)
+    product = 2.0 * (h @ layer.weight.T + layer.bias)
+    torch.testing.assert_close(Head.of(layer, V, scale=2.0).logits(h), product)
+    torch.testing.assert_close(Head.of(layer, V, 2.0, softcap=3.0).logits(h), 3.0 * torch.tanh(product / 3.0))
+    made = DeferredLogits(h.reshape(1, 5, H), Head.of(low_rank(), V)).made()[0]
+    adapted = low_rank()
+    torch.testing.assert_close(
+        made, h @ (adapted.base.weight + 4 * adapted.up.weight @ adapted.down.weight).T + adapted.base.bias
+    )
+
+
 def test_no_chunk_is_larger_than_its_bytes() -> None:
     seen = []
 

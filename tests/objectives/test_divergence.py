@@ -11,6 +11,7 @@ from torch.nn.functional import kl_div
 
 from tutelage.objectives.mixture import log_mixture_ratio
 from tutelage.objectives.position_terms import divergence, standardise
+from tutelage.objectives.sparse import LOG_PROBABILITY_FLOOR
 from tutelage.objectives.terms import Term
 
 FLOAT32 = 2e-6
@@ -74,6 +75,17 @@ def test_mixtures_are_bounded_where_supports_do_not_meet() -> None:
         assert found == pytest.approx(bound, rel=FLOAT32)
     for kind in ("kl", "reverse_kl"):
         assert float(divergence(Term(kind), student, teacher, kept(1, 1)).total) == pytest.approx(1e6)
+
+
+def test_a_class_that_the_student_masks_has_no_gradient_and_pulls_at_no_other() -> None:
+    """As autograd has it where log q is clipped: in closed form p of that class must not stay in q - p."""
+    teacher = torch.tensor([[[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]])
+    student = torch.tensor([[[1.0, 0.0, -torch.inf], [1.0, 0.0, 0.5]]], requires_grad=True)
+    (found,) = torch.autograd.grad(divergence(Term("kl", temperature=2.0), student, teacher, kept(1, 2)).total, student)
+    p, log_q = torch.softmax(teacher / 2, -1), torch.log_softmax(student / 2, -1).clamp_min(LOG_PROBABILITY_FLOOR)
+    (wanted,) = torch.autograd.grad(-(p * log_q).sum(), student)
+    torch.testing.assert_close(found, wanted)
+    assert found[0, 0, 2] == 0.0
 
 
 def test_the_log_of_a_mixture_has_a_gradient_at_equality() -> None:

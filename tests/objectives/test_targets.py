@@ -11,7 +11,15 @@ from torch import Tensor
 from tutelage.errors import InputError
 from tutelage.objectives.position_terms import divergence
 from tutelage.objectives.sparse import sparse_cross_entropy
-from tutelage.objectives.targets import SparseTargets, label_targets, mix_with_labels, multinomial, systematic, top_k
+from tutelage.objectives.targets import (
+    SparseTargets,
+    _sample,
+    label_targets,
+    mix_with_labels,
+    multinomial,
+    systematic,
+    top_k,
+)
 from tutelage.objectives.terms import Term
 
 V, DRAWS = 19, 8
@@ -137,11 +145,24 @@ def test_entropy_and_gold_log_probability_are_the_teachers(make: str) -> None:
     assert (targets.temperature, targets.vocabulary) == (2.0, V)
 
 
-def test_cumulative_sums_keep_small_classes_of_a_large_vocabulary() -> None:
-    """60,000 classes of equal mass: a float32 cumulative sum is off by several of them at the end."""
-    size = 60_000
-    targets = systematic(torch.zeros(1, size), torch.tensor([0]), 1000, torch.Generator().manual_seed(0))
-    assert torch.equal(targets.ids_NK[0].diff(), torch.full((999,), size // 1000))
+def classes_at(p: list[float] | Tensor, points: list[float]) -> list[int]:
+    """The classes that these points of the cumulative distribution fall on, one point a row."""
+    logits = torch.as_tensor(p, dtype=torch.float64).log().expand(len(points), -1)
+    column = torch.tensor(points, dtype=torch.float64)[:, None]
+    targets = _sample(logits, torch.zeros(len(points), dtype=torch.long), 1.0, lambda n: column)
+    return targets.ids_NK[:, 0].tolist()
+
+
+def test_a_point_on_an_edge_never_falls_on_a_class_without_mass() -> None:
+    assert classes_at([0.0, 0.5, 0.0, 0.5, 0.0], [0.0, 0.25, 0.5, 0.75, 1.0]) == [1, 1, 3, 3, 3]
+
+
+def test_cumulative_sums_keep_the_rare_classes_behind_a_likely_one() -> None:
+    """A thousand classes of 1e-9 each: near 1 a float32 sum moves in steps of sixty of them."""
+    p = torch.full((1001,), 1e-9, dtype=torch.float64)
+    p[0] = 1 - 1e-6
+    points = [1 - 1e-9 * (place + 0.5) for place in range(0, 1000, 111)]
+    assert classes_at(p, points) == [1000 - place for place in range(0, 1000, 111)]
 
 
 def test_top_k_keeps_the_largest_and_counts_the_rest() -> None:

@@ -48,9 +48,7 @@ class _SparseCrossEntropy(torch.autograd.Function):
     """Keeps log q for the backward pass, and nothing else of size V."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits_NV: Tensor, ids_NK: Tensor, weights_NK: Tensor, rest_N: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, logits_NV: Tensor, ids_NK: Tensor, weights_NK: Tensor, rest_N: Tensor | None) -> Tensor:
         log_q_NV = torch.log_softmax(logits_NV, -1)  # four times as fast as logsumexp on a CPU
         log_q_NK = log_q_NV.gather(1, ids_NK)
         losses_N = -(weights_NK * log_q_NK.clamp_min(LOG_PROBABILITY_FLOOR)).sum(-1)
