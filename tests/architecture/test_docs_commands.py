@@ -8,6 +8,9 @@ A fenced block that a reader could run carries a tag after its language:
   teacher, which may be on a hub;
 - `setup`: installs or clones; not run, because the tests are offline.
 
+A `text` block that follows a `quick` one, before any other block, quotes what it prints: each part between "[...]" must
+be there, whatever the line breaks.
+
 Blocks run in a folder of links to the checkout, so that a relative path works and nothing is written into it.
 """
 
@@ -25,6 +28,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(bash|sh|shell|console|python|py)\b[ \t]*([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TAGS = {"quick", "long", "setup"}
 QUICK_SECONDS = 120  # far above what a quick block takes, for a loaded machine
 STAND_IN = f"teacher.model={ROOT / 'examples' / 'whisper-medium-config'}"
@@ -39,6 +43,7 @@ class Block:
     language: str
     tag: str
     code: str
+    quoted: str = ""
 
 
 def blocks_of(text: str, name: str) -> list[Block]:
@@ -47,7 +52,10 @@ def blocks_of(text: str, name: str) -> list[Block]:
     for match in BLOCK.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         language, tag, code = match.groups()
-        found.append(Block(f"{name}:{line}", "python" if language.startswith("py") else "bash", tag.strip(), code))
+        after = FENCE.search(text, match.end())
+        quoted = after[2] if after and after[1] == "text" and tag.strip() == "quick" else ""
+        kind = "python" if language.startswith("py") else "bash"
+        found.append(Block(f"{name}:{line}", kind, tag.strip(), code, quoted))
     return found
 
 
@@ -98,8 +106,8 @@ def linked_checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(words: list[str], folder: Path) -> None:
-    """Run in `folder` with this interpreter's commands first on the path."""
+def run(words: list[str], folder: Path) -> str:
+    """What the words print, run in `folder` with this interpreter's commands first on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         words,
@@ -111,6 +119,13 @@ def run(words: list[str], folder: Path) -> None:
         timeout=QUICK_SECONDS,
     )
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def not_printed(quoted: str, printed: str) -> list[str]:
+    """The parts of a quotation that were not printed."""
+    parts = [" ".join(part.split()) for part in quoted.split("[...]")]
+    return [part for part in parts if part not in " ".join(printed.split())]
 
 
 def test_every_block_says_how_it_is_checked() -> None:
@@ -119,10 +134,8 @@ def test_every_block_says_how_it_is_checked() -> None:
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.tag == "quick"], ids=lambda b: b.place)
 def test_quick_blocks_run(block: Block, linked_checkout: Path) -> None:
-    if block.language == "python":
-        run([sys.executable, "-c", block.code], linked_checkout)
-    else:
-        run(["sh", "-e", "-c", block.code], linked_checkout)
+    words = [sys.executable, "-c"] if block.language == "python" else ["sh", "-e", "-c"]
+    assert not not_printed(block.quoted, run([*words, block.code], linked_checkout))
 
 
 @pytest.mark.slow
@@ -139,9 +152,18 @@ def test_the_reader_of_blocks() -> None:
     first, second = blocks_of(page, "page.md")
     assert (first.place, first.language, first.tag, first.code) == ("page.md:2", "bash", "quick", "tutelage --help\n")
     assert (second.language, second.tag) == ("python", "")
+    assert (first.quoted, second.quoted) == ("", "")
     assert commands("# a comment\na \\\n  b\n\nc\n") == ["a    b", "c"]
 
 
 def test_a_long_command_with_an_unknown_option_is_seen() -> None:
     with pytest.raises(pytest.fail.Exception, match="refuses"):
         checked_form("tutelage predict --student-parameters 1e9")
+
+
+def test_the_reader_of_quotations() -> None:
+    page = "```bash quick\na\n```\nprints\n```text\none  two\n[...] four\n```\n```bash long\nb\n```\n```text\nc\n```\n"
+    first, second = blocks_of(page, "page.md")
+    assert (first.quoted, second.quoted) == ("one  two\n[...] four\n", "")
+    assert not not_printed(first.quoted, "zero one\ntwo three\nfour")
+    assert not_printed(first.quoted, "one 2 four") == ["one two"]
