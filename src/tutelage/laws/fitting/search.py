@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutelage.laws.fitting.objective import Objective
 from tutelage.laws.fitting.settings import polished_count
@@ -55,8 +56,16 @@ def search(objective: Objective, count: int, seed: int, advance: Advance | None 
     points, values = objective.minimise(draw_starts(objective, count, seed), FIRST_STEPS, advance=advance)
     chosen = np.argsort(values, kind="stable")[: polished_count(count)]
     minima, values = objective.minimise(points[chosen], POLISH_STEPS)
-    order = np.argsort(values, kind="stable")
+    order = _best_first(objective, minima, values)
     minima, values = minima[order], values[order]
     best, least = objective.minimise(minima[:1], POLISH_STEPS, tolerance=FINAL_TOLERANCE)
     minima[0], values[0] = best[0], least[0]
     return Found(best[0], float(least[0]), minima, values, count)
+
+
+def _best_first(objective: Objective, minima: FloatArray, values: FloatArray) -> NDArray[np.int64]:
+    """The order of the minima: by objective; exact ones are equal, and first those with fewer constants at a bound."""
+    exact = np.maximum(values, 0.5 * len(objective.y) * EXACT)
+    low, high = objective.bounds
+    edges = (objective.free & ((minima <= low) | (minima >= high))).sum(axis=1)
+    return np.lexsort((values, edges, exact))
