@@ -186,6 +186,23 @@ def test_no_chunk_is_larger_than_its_bytes() -> None:
     assert seen == [1] * 13
 
 
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_from_states_nothing_of_size_positions_times_vocabulary_is_kept(case: tuple, monkeypatch) -> None:
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", TINY)
+    kept = []
+
+    def note(values: Tensor) -> Tensor:
+        kept.append(values.numel())
+        return values
+
+    h = drawn(B, T, H, seed=4).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda values: values):
+        loss = loss_in(TINY, case, DeferredLogits(h, HEADS["frozen"]()))
+    assert max(kept) == V * H  # the head's own weights; of logits two positions at a time
+    assert int(KEEP.sum()) * V > V * H
+    assert loss.requires_grad
+
+
 def test_measuring_one_term_at_a_time_keeps_the_graph() -> None:
     """A step takes each term's own gradient first, and that of the sum after it."""
     h, head = drawn(B, T, H).requires_grad_(), HEADS["bias"]()

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from tutelage.errors import PreflightError
 from tutelage.objectives.alignments import alignments
 from tutelage.objectives.divergences import divergences
+from tutelage.objectives.logits import DeferredLogits, Head
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.signal import Signal
+from tutelage.objectives.targets import systematic
 from tutelage.objectives.terms import LayerPair, Term
 from tutelage.records.document import jsonable
 from tutelage.students.design import Projector
@@ -168,6 +170,43 @@ def test_every_comparison_passes_in_every_teacher_dtype(term: Term, dtype: torch
 
     run.lesson = replace(run.lesson, teacher_forward=low_precision)
     assert all(check.passed for check in run.check().checks)
+
+
+def deferred(model: ToyDecoder, batch: ToyBatch) -> Signal:
+    """The model's answer with its final states in place of logits."""
+    states = model.signal(batch).states
+    return Signal(DeferredLogits(states[len(model.blocks)], Head.of(model.head, V)), states)
+
+
+def test_logits_that_are_made_later_pass_every_check() -> None:
+    run = make_run()
+    expected = {check.name: check.measured for check in run.check().checks}
+    run.lesson = replace(
+        run.lesson,
+        student_forward=lambda batch: deferred(run.student, batch),
+        teacher_forward=lambda batch: deferred(run.teacher, batch),
+    )
+    found = {check.name: check.measured for check in run.check().checks}
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_a_teacher_of_sparse_targets_passes_what_can_be_checked() -> None:
+    run = make_run((Term("cross_entropy"), Term("kl"), Term("angle")))
+
+    def cached(batch: ToyBatch, seed: int = 0) -> Signal:
+        signal = run.teacher.signal(batch)
+        labels, generator = batch.labels_BT.flatten(), torch.Generator().manual_seed(seed)
+        flat = systematic(signal.logits_BTV.flatten(0, 1), labels, 8, generator)
+        return Signal(flat.map(lambda values: values.unflatten(0, batch.ids_BT.shape)), signal.states)
+
+    run.lesson = replace(run.lesson, teacher_forward=cached)
+    names = [check.name for check in run.check().checks]
+    assert "kl on (teacher, teacher)" not in names
+    assert "gradient of kl on the student" in names
+    assert "angle at student 1 -> teacher 2 on (teacher, teacher)" in names
+    seeds = iter(range(100))
+    run.lesson = replace(run.lesson, teacher_forward=lambda batch: cached(batch, next(seeds)))
+    assert any("two passes over one batch differ" in line for line in run.failures())
 
 
 def test_it_leaves_no_trace() -> None:

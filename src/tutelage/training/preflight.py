@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import InputError, PreflightError
 from tutelage.objectives.signal import Signal
+from tutelage.objectives.targets import SparseTargets
 from tutelage.training.checks import Check, check_teacher_frozen, check_trainable
 from tutelage.training.step import BatchT, Lesson
 from tutelage.training.term_checks import (
@@ -145,8 +146,9 @@ def _check_repeatable(first: Signal, second: Signal | None) -> Check:
     """Two passes of the teacher agree to the bit, wherever they are finite or not."""
     if second is None:
         raise ValueError("a second pass is needed to compare with the first")
-    pairs = [(first.logits_BTV, second.logits_BTV)]
-    pairs += [(state, second.states[layer]) for layer, state in first.states.items()]
+    pairs = list(zip(first.tensors(), second.tensors(), strict=True))
+    if isinstance(first.scores, SparseTargets) and isinstance(second.scores, SparseTargets):
+        pairs += [(first.scores.ids_NK, second.scores.ids_NK), (first.scores.weights_NK, second.scores.weights_NK)]
     differing = sum(int((~torch.isclose(a, b, rtol=0, atol=0, equal_nan=True)).sum()) for a, b in pairs)
     detail = "two passes over one batch differ, so the targets are random; call eval() on the teacher"
     return Check(
