@@ -113,7 +113,11 @@ class TextCodec:
 
     def _encode_text(self, document: TextDocument) -> Encoded:
         ids = self.tokenizer(
-            document.text, add_special_tokens=False, return_attention_mask=False, split_special_tokens=True
+            document.text,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            split_special_tokens=True,
+            verbose=False,  # no remark on documents longer than a model: they are cut into rows
         )["input_ids"]
         sequence = np.asarray([self.start, *ids, self.end], dtype=np.int32)
         keep = np.ones(sequence.size - 1, dtype=np.bool_)
@@ -125,7 +129,7 @@ class TextCodec:
         self._refuse_special_tokens(document)
         text, spans = self._write(document)
         encoded = self.tokenizer(
-            text, add_special_tokens=False, return_attention_mask=False, return_offsets_mapping=True
+            text, add_special_tokens=False, return_attention_mask=False, return_offsets_mapping=True, verbose=False
         )
         sequence = np.asarray(encoded["input_ids"], dtype=np.int32)
         # A token that begins before the answer does is never generated, so it is not supervised.
