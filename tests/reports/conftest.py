@@ -31,9 +31,9 @@ def _draws(law: Law, rng: np.random.Generator) -> dict[str, tuple[float, ...]]:
     return {name: tuple(column) for name, column in zip(names, drawn.T.tolist(), strict=True)}
 
 
-def _estimate(value: float, low: float, high: float, **rest: Any) -> dict[str, Any]:
+def _estimate(value: float, low: float, high: float) -> dict[str, Any]:
     method = f"bootstrap, {DRAWS} draws"
-    return {"value": value, "low": low, "high": high, "level": 0.9, "method": method, **rest}
+    return {"value": value, "low": low, "high": high, "level": 0.9, "method": method}
 
 
 def make_supervised(runs: int = 40) -> Law:
@@ -57,7 +57,9 @@ def make_supervised(runs: int = 40) -> Law:
         "at_bounds": [],
         "linear_share": 0.12,
         "coefficients": {"E": _estimate(1.8172, 1.78, 1.85)},
-        "identified": {"optimal_params": _estimate(2.1e9, 1.7e9, 2.6e9, at_compute=1e21)},
+        "identified": {"optimal_params": _estimate(2.1e9, 1.7e9, 2.6e9)},
+        "at_compute": 1e21,
+        "at_student": {"params": 7e9, "tokens": 3e11},
         "held_out": {
             "compute_from": 1e21,
             "runs": 9,

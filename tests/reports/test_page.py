@@ -9,10 +9,12 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from page_tree import Element, read
@@ -29,6 +31,15 @@ SVG = re.compile(r"<svg .*?</svg>", re.DOTALL)
 # Against the ground, as WCAG 2.2 asks of graphics (1.4.11) and of text (1.4.3).
 GRAPHICS_CONTRAST = 3.0
 TEXT_CONTRAST = 4.5
+# CIE 1976 colour difference; well above what can just be told apart, about 2.
+APART = 15.0
+VISIONS = {
+    "common": np.eye(3),
+    "no red cones": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+    "no green cones": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+    "no blue cones": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9309, 0.1476], [0.0047, 0.6914, 0.3039]],
+}
+"""Linear RGB as it is seen: the matrices of Machado, Oliveira and Fernandes, 2009."""
 
 
 @pytest.fixture(scope="module", params=["supervised", "distillation", "plan"])
@@ -113,9 +124,13 @@ def themes(css: str) -> list[dict[str, str]]:
     return [light, dark]
 
 
-def luminance(colour: str) -> float:
+def linear_parts(colour: str) -> list[float]:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+
+
+def luminance(colour: str) -> float:
+    linear = linear_parts(colour)
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
@@ -131,8 +146,30 @@ def test_colours_stand_out_in_both_themes(root: Path, theme: int) -> None:
     assert set(NAMES) <= set(colours)
     for name in (*HUES, *STEPS, "mark"):
         assert contrast(colours[name], colours["paper"]) >= GRAPHICS_CONTRAST, name
+    for name in HUES:  # words beside a curve have its colour
+        assert contrast(colours[name], colours["paper"]) >= TEXT_CONTRAST, name
     for name in ("ink", "soft", "good", "warn", "bad"):
         assert contrast(colours[name], colours["card"]) >= TEXT_CONTRAST, name
+
+
+def lightness_and_hue(linear: np.ndarray) -> np.ndarray:
+    """CIE L*, a*, b* of linear sRGB under D65."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    parts = to_xyz @ np.clip(linear, 0, 1) / [0.9505, 1.0, 1.089]
+    x, y, z = np.where(parts > 0.008856, np.cbrt(parts), 7.787 * parts + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_curves_are_told_apart_by_every_common_vision(root: Path, theme: int, vision: str) -> None:
+    css = (root / "src" / "tutelage" / "reports" / "page.css").read_text(encoding="utf-8")
+    seen = {
+        name: lightness_and_hue(np.array(VISIONS[vision]) @ np.array(linear_parts(themes(css)[theme][name])))
+        for name in (*HUES, "ink")
+    }
+    close = {pair for pair in combinations(seen, 2) if np.linalg.norm(seen[pair[0]] - seen[pair[1]]) < APART}
+    assert not close
 
 
 def test_a_hostile_law_is_only_text(supervised: Law) -> None:

@@ -20,7 +20,7 @@ from tutelage.errors import MissingExtraError
 from tutelage.laws.numbers import FloatArray
 from tutelage.reports import words
 from tutelage.reports.content import Figure
-from tutelage.reports.palette import DASHES, MARKERS, colour
+from tutelage.reports.palette import DASHES, MARKERS, STEPS, colour
 from tutelage.reports.svg import embed
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class Canvas:
             textcoords="offset points",
             ha=place[0],
             va=place[1],
-            color=colour(hue),
+            color=_of_text(hue),
             fontweight="normal" if hue == "ink" else "bold",
             annotation_clip=True,
         )
@@ -273,7 +273,7 @@ class Canvas:
                 xycoords="axes fraction",
                 textcoords="offset points",
                 va="center",
-                color=colour(end.hue),
+                color=_of_text(end.hue),
                 fontweight="bold",
                 arrowprops={"arrowstyle": "-", "color": colour(end.hue), "linewidth": 0.7, "shrinkA": 1, "shrinkB": 1},
             )
@@ -290,6 +290,11 @@ class Canvas:
         self.axes.text(
             x, y, text, transform=self.axes.transAxes, ha=side, va="top", color=colour(hue), linespacing=1.25
         )
+
+
+def _of_text(hue: str) -> str:
+    """The colour of words about a curve: its own, unless that is only good enough for lines."""
+    return colour("ink" if hue in STEPS else hue)
 
 
 def apart(wanted: FloatArray, gap: float) -> list[float]:

@@ -41,7 +41,10 @@ class Table:
     def numeric(self) -> tuple[bool, ...]:
         """Which columns hold numbers alone, and so are set flush right; never the first, which names the row."""
         _, *columns = zip(*self.rows, strict=True)
-        return (False, *(all(_NUMBER.fullmatch(_UNITS.sub("", cell)) for cell in column) for column in columns))
+        return (
+            False,
+            *(any(column) and all(_NUMBER.fullmatch(_UNITS.sub("", cell)) for cell in column) for column in columns),
+        )
 
 
 @dataclass(frozen=True)

@@ -71,9 +71,7 @@ def _facts(law: Law) -> tuple[tuple[str, str], ...]:
         ("Modality", law.modality),
     ]
     if law.runs is not None:
-        facts.append(
-            ("Runs", words.plural(len(law.runs), "run") + (f" ({law.runs.source})" if law.runs.source else ""))
-        )
+        facts.append(("Runs", words.plural(len(law.runs), "run")))
     seconds = law.provenance.get("seconds")
     if isinstance(seconds, Mapping):
         parts = [f"{words.label(str(k))} {v:.2g} s" for k, v in seconds.items() if isinstance(v, int | float)]

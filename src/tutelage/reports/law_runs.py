@@ -147,12 +147,10 @@ def _draw_residuals(canvas: Canvas, found: Residuals) -> None:
         axes.vlines(across, relative + low, relative + high, color=colour("hue1"), linewidth=0.8, alpha=0.55)
     canvas.points(across, relative, "hue1", size=4.5)
     canvas.points(across[[worst]], relative[[worst]], "hue2", marker=3, size=7.0)
-    reach = 1.15 * float(np.max(np.abs(relative))) or 1.0
+    reach = (1.15 if found.split is None else 1.35) * float(np.max(np.abs(relative))) or 1.0
     axes.set_ylim(-reach, reach)
-    left, right = axes.get_xlim()
-    middle = np.sqrt(left * right) if axes.get_xscale() == "log" else (left + right) / 2
-    side = "right" if across[worst] > middle else "left"
-    canvas.say(float(across[worst]), float(relative[worst]), f"run {worst + 1}", (side, "center"))
+    place = ("center", "bottom" if relative[worst] > 0 else "top")
+    canvas.say(float(across[worst]), float(relative[worst]), f"run {worst + 1}", place)
     if found.split is not None:
         canvas.at(*found.split)
     canvas.few_y(lambda value: f"{value:+g} %".replace("-", "−") if value else "0")
@@ -236,5 +234,5 @@ def agreement_figure(found: Residuals) -> Figure:
 
 
 def _ordinal(index: int, of: int) -> str:
-    names = ("lowest", "second", "third", "fourth", "highest")
-    return f"{'highest' if index == of - 1 else names[index]} losses"
+    names = ("lowest", "second lowest", "middle", "second highest", "highest") if of == _CLASSES else ()
+    return f"{names[index] if names else 'highest' if index == of - 1 else 'lower'} losses"

@@ -147,6 +147,10 @@ def _finding(law: Law, valley: Valley) -> str:
     )
 
 
+def _label(canvas: Canvas, valley: Valley) -> str:
+    return words.power(valley.budget) + ("" if canvas.narrow else " FLOPs")
+
+
 def _draw(canvas: Canvas, grid: FloatArray, valleys: list[Valley], fitted: tuple[float, float] | None) -> None:
     canvas.log_x(float(grid[0]), float(grid[-1]))
     for index, valley in enumerate(valleys):
@@ -155,7 +159,7 @@ def _draw(canvas: Canvas, grid: FloatArray, valleys: list[Valley], fitted: tuple
         good = (grid >= valley.near[0]) & (grid <= valley.near[1])
         canvas.curve(grid[good], valley.line[good], step, width=4.0)
         canvas.points(np.array([valley.params]), np.array([valley.least]), step, size=7.0)
-        canvas.say(valley.params, valley.least, f"{words.power(valley.budget)} FLOPs", ("center", "top"), step)
+        canvas.say(valley.params, valley.least, _label(canvas, valley), ("center", "top"), step)
     low, high = canvas.axes.get_ylim()
     canvas.axes.set_ylim(low - 0.06 * (high - low), high)
     canvas.few_y()

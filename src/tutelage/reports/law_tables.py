@@ -29,7 +29,8 @@ _MEANINGS = {
     "delta": "Huber's delta, in log loss",
     "runs": "runs that were fitted",
     "starts": "starting points",
-    "agreeing_starts": "of them, starts that reached the same optimum",
+    "followed_starts": "of them, starts that were followed to a minimum",
+    "agreeing_starts": "of those, starts that reached the best optimum",
     "condition_number": "condition number of the problem; large means that constants trade off",
     "correlation": "correlation of ln N and ln D over the runs",
     "distinct_ratios": "distinct tokens-per-parameter ratios among the runs",
@@ -66,13 +67,11 @@ def coefficient_table(law: Law) -> Table:
         elif name in law.family.frozen:
             note = "supervised law"
         rows.append(
-            (words.label(name), words.number(value), words.between(known.low, known.high), words.spread(known), note)
+            (words.formula(name), words.number(value), words.between(known.low, known.high), words.spread(known), note)
         )
-    return Table(
-        ("coefficient", "value", "interval", "kind", "note"),
-        tuple(rows),
-        "With the best interval that is known of each",
-    )
+    headers = ("coefficient", "value", "interval", "kind", "note")
+    shown = len(headers) if any(row[-1] for row in rows) else -1
+    return Table(headers[:shown], tuple(row[:shown] for row in rows), "With the best interval that is known of each")
 
 
 def _known(law: Law, name: str, value: float) -> Estimate:
@@ -89,38 +88,24 @@ def _known(law: Law, name: str, value: float) -> Estimate:
 
 def identified_table(law: Law) -> Table | None:
     """What the runs determine even where the coefficients trade off, or None."""
-    found = law.diagnostics.get("identified")
-    if not isinstance(found, Mapping):
-        return None
+    found = estimates(law.diagnostics.get("identified"))
     rows = tuple(
-        (
-            words.label(name),
-            words.named(name, known.value),
-            words.named_ends(name, known),
-            words.spread(known),
-            context,
-        )
-        for name, known, context in _nested(found)
+        (words.label(name), words.named(name, known.value), words.named_ends(name, known), words.spread(known))
+        for name, known in found.items()
     )
-    return Table(("quantity", "value", "interval", "kind", "at"), rows, "What the runs determine") if rows else None
+    title = f"What the runs determine{_setting(law)}"
+    return Table(("quantity", "value", "interval", "kind"), rows, title) if rows else None
 
 
-def _nested(found: Mapping[str, object]) -> list[tuple[str, Estimate, str]]:
-    """Estimates of a mapping, with the plain numbers beside them as their context."""
-    rows: list[tuple[str, Estimate, str]] = []
-    for name, value in found.items():
-        if not isinstance(value, Mapping):
-            continue
-        if "value" in value:
-            context = [
-                f"{words.label(k)} {_plain(v, k)}" for k, v in value.items() if k not in Estimate.__dataclass_fields__
-            ]
-            known = estimates({name: value}).get(name)
-            if known is not None:
-                rows.append((name, known, ", ".join(context)))
-        else:
-            rows += _nested(value)
-    return rows
+def _setting(law: Law) -> str:
+    """At what the identified quantities are stated."""
+    compute, student = law.diagnostics.get("at_compute"), law.diagnostics.get("at_student")
+    said = [f"{words.power(compute, 3)} FLOPs"] if isinstance(compute, int | float) else []
+    if isinstance(student, Mapping):
+        size, tokens = (student.get(key) for key in ("params", "tokens"))
+        if isinstance(size, int | float) and isinstance(tokens, int | float):
+            said.append(f"{words.count(size)} parameters on {words.count(tokens)} tokens")
+    return f", at {words.listed(said)}" if said else ""
 
 
 def diagnostics_table(law: Law) -> Table | None:
@@ -152,7 +137,7 @@ def remarks(law: Law) -> tuple[str, ...]:
     held_out, notes = law.diagnostics.get("held_out"), law.diagnostics.get("notes")
     said = [str(held_out["text"])] if isinstance(held_out, Mapping) and held_out.get("text") else []
     said += [str(note) for note in notes] if isinstance(notes, list) else []
-    return tuple(said + ([law.note] if law.note else []))
+    return tuple(dict.fromkeys(said + ([law.note] if law.note else [])))
 
 
 def estimates(found: object) -> dict[str, Estimate]:

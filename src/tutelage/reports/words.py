@@ -13,6 +13,8 @@ from tutelage.records.estimate import Estimate
 from tutelage.units import format_quantity
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_NOTHING = 1e-12
+"""What is left of a 0 after a sum."""
 NONE = "–"
 """A cell without a value."""
 
@@ -43,7 +45,9 @@ def number(value: float, digits: int = 4) -> str:
     """Any number to a few significant digits."""
     if not math.isfinite(value):
         return NONE
-    if value and not 1e-3 <= abs(value) < 1e6:
+    if abs(value) < _NOTHING:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e6:
         return power(value, digits)
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
@@ -129,7 +133,7 @@ def listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-_SPELLED = {"params": "parameters", "flops": "FLOPs", "lora": "LoRA"}
+_SPELLED = {"params": "parameters", "param": "parameter", "flops": "FLOPs", "lora": "LoRA"}
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "'": "′", "_prime": "′"}
 
 
