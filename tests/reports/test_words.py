@@ -53,3 +53,10 @@ def test_names_have_their_letters() -> None:
     assert words.label("alpha_prime") == "α′"
     assert words.label("smallest_params") == "smallest parameters"
     assert words.formula("A' / N_S^alpha'") == "A′ / N_S^α′"
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"), [(1.0, "over 99.9 %"), (0.997, "over 99 %"), (0.962, "96 %"), (0.5, "50 %")]
+)
+def test_a_probability_from_draws_is_never_certain(probability: float, text: str) -> None:
+    assert words.chance(probability) == text

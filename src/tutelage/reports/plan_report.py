@@ -81,7 +81,7 @@ def _banners(document: Part) -> tuple[Banner, ...]:
     tone: Tone = "bad" if not choice else "warn" if choice == "either" else "good"
     lines = [words.sentence(words.prose(verdict.text("text")).removeprefix(f"{headline}: "))]
     if verdict.has("probability"):
-        headline += f": right with a probability of {words.percent(verdict.number('probability'))}"
+        headline += f": right with a probability of {words.chance(verdict.number('probability'))}"
         lines.append("The probability is the share of the law's joint draws under which this choice is the better one.")
     elif choice and verdict.text("reason"):
         lines.append(f"{words.sentence(verdict.text('reason'))}.")

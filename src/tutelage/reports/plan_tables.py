@@ -74,7 +74,7 @@ def chosen_table(document: Part) -> Table | None:
                 _choice(scenario, near, "teacher_tokens"),
                 words.nats(scenario.needed("teacher_loss").value),
                 words.power(scenario.needed("compute").value),
-                " / ".join(f"{100 * shares.needed(part).value:.0f}" for part in ("student", "logits", "teacher")),
+                "/".join(f"{100 * shares.needed(part).value:.0f}" for part in ("student", "logits", "teacher")),
             )
         )
     headers = ("way", "student tokens", "teacher", "teacher tokens", "teacher loss", "FLOPs", "shares")

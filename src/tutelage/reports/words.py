@@ -15,6 +15,8 @@ from tutelage.units import format_quantity
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _NOTHING = 1e-12
 """What is left of a 0 after a sum."""
+_CERTAIN = 0.995
+"""Two digits would round what is larger to 100."""
 NONE = "–"
 """A cell without a value."""
 
@@ -66,6 +68,11 @@ def named(name: str, value: float) -> str:
 def named_ends(name: str, found: Estimate) -> str:
     """The interval of an estimate, likewise."""
     return between(found.low, found.high, lambda end: named(name, end))
+
+
+def chance(probability: float) -> str:
+    """A probability from a finite number of draws, which is never said to be certain."""
+    return percent(probability) if probability < _CERTAIN else "over 99.9 %" if probability > 0.999 else "over 99 %"
 
 
 def percent(share: float, digits: int = 2) -> str:
