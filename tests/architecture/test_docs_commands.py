@@ -31,7 +31,10 @@ BLOCK = re.compile(r"^```(bash|sh|shell|console|python|py)\b[ \t]*([^\n]*)\n(.*?
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TAGS = {"quick", "long", "setup"}
 QUICK_SECONDS = 120  # far above what a quick block takes, for a loaded machine
-STAND_IN = f"teacher.model={ROOT / 'examples' / 'whisper-medium-config'}"
+STAND_INS = {
+    "speech": ROOT / "examples" / "whisper-medium-config",
+    "text": ROOT / "examples" / "kjv" / "configs" / "teacher",
+}
 WRITTEN = {".venv", ".git"}  # not linked: a block has no business there
 
 
@@ -91,7 +94,11 @@ def checked_form(command: str) -> list[str]:
         pytest.fail(f"the parser refuses: {command}")
     if not hasattr(arguments, "dry_run"):
         return ["tutelage", words[1], "--help"]
-    return [*words, "--dry-run", *(["--set", STAND_IN] if hasattr(arguments, "overrides") else [])]
+    if not hasattr(arguments, "overrides"):
+        return [*words, "--dry-run"]
+    recipe = getattr(arguments, "recipe", None)
+    task = "text" if recipe is not None and "task: text" in (ROOT / recipe).read_text(encoding="utf-8") else "speech"
+    return [*words, "--dry-run", "--set", f"teacher.model={STAND_INS[task]}"]
 
 
 BLOCKS = all_blocks()
