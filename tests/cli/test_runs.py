@@ -31,10 +31,17 @@ def test_the_table_is_newest_first_with_intervals(ledger: Path, capsys: pytest.C
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert "newer" in lines[2]
-    assert "35.1 [29.1, 42.0]" in lines[2]
+    assert "35.1 [29.1, 42.0] % WER" in lines[2]
     assert "2026-01-02 10:20:30" in lines[2]
     assert "older" in lines[3]
     assert err == ""
+
+
+def test_a_run_on_text_shows_its_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loss = {"student.nats_per_token": Estimate(3.25, 3.2, 3.3, 0.95, "group bootstrap")}
+    Ledger(tmp_path / "l.db").record(Run("words", "text", "ab", 0, Path("/out"), LawColumns(), loss, {}))
+    assert main(["runs", "--ledger", str(tmp_path / "l.db")]) == 0
+    assert "3.250 [3.200, 3.300] nats/token" in capsys.readouterr().out
 
 
 def test_json_is_one_document_with_every_column(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,8 +66,9 @@ def test_pickles_alone_are_refused(tmp_path: Path) -> None:
         load_text_model(folder)
 
 
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    folder = tiny_text(tmp_path / "model")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, layout: str) -> None:
+    folder = tiny_text(tmp_path / "model", layout, weights=False)
     for file in folder.glob("*token*"):
         file.unlink()
     with pytest.raises(InputError, match="no usable tokenizer"):

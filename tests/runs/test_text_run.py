@@ -137,6 +137,19 @@ def test_evaluate_finds_the_loss_of_the_run(finished: tuple[Path, dict[str, Any]
         assert here == pytest.approx(row["metrics"]["nats_per_token"]["value"], rel=1e-5)  # merged weights, float32
 
 
+def test_models_of_two_tokenizers_are_compared_in_bits_per_byte(tmp_path: Path) -> None:
+    write_text_run(tmp_path)
+    other = tiny_text(tmp_path / "other")
+    settings = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    settings["model"]["merges"] = settings["model"]["merges"][:10]
+    (other / "tokenizer.json").write_text(json.dumps(settings), encoding="utf-8")
+    models = (str(shared_tiny_text()), str(other))
+    body = evaluate_text(TextExamination(models, tmp_path / "held_out.jsonl", 24, device="cpu")).body
+    assert body["comparisons"][0]["metric"] == "bits_per_byte"
+    assert body["models"][0]["tokens"] < body["models"][1]["tokens"]
+    assert body["models"][0]["bytes"] == body["models"][1]["bytes"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "llama"])
 def test_every_layout_runs(tmp_path: Path, layout: str) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from tiny_text import BLOCKS, LAYOUTS, shared_tiny_text
 from tutelage.errors import InputError
+from tutelage.models.architectures import ARCHITECTURES
 from tutelage.models.causal import TextModel, load_meta_causal, load_text_model
 from tutelage.models.load import count_params
 from tutelage.students.depth import choose_layers, shrink_text_model
@@ -54,6 +55,17 @@ def test_the_blocks_are_the_sources_and_share_no_memory(layout: str) -> None:
         for parameter in student.text.model.parameters():
             parameter.fill_(3.0)
     assert torch.equal(source.model.state_dict()[next(iter(source.model.state_dict()))], before)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_block_has_the_weights_of_its_origin(layout: str) -> None:
+    source = load(layout)
+    student = shrink_text_model(source, (1, 3))
+    path = ARCHITECTURES[layout].blocks
+    theirs, mine = source.model.get_submodule(path), student.text.model.get_submodule(path)
+    for block, origin in enumerate(student.origins):
+        for one, other in zip(mine[block].parameters(), theirs[origin].parameters(), strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

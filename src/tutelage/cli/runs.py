@@ -1,6 +1,6 @@
 """List the runs that the ledger holds, newest first.
 
-The table shows each run's word error rate where it has one; --json and --csv give every column, score and interval.
+The table shows each run's word error rate (speech) or loss (text); --json and --csv give every column and interval.
 A recipe that was run again with the same seed replaced its older row.
 """
 
@@ -17,8 +17,12 @@ from tutelage.records.ledger import Ledger, runs_to_csv
 from tutelage.records.locations import ledger_path
 from tutelage.records.run import Run
 
-SHOWN_SCORES = ("student.wer", "wer")
-"""The first of these that a run has is the word error rate of the table."""
+SHOWN_SCORES = (
+    ("student.wer", 100.0, 1, "% WER"),
+    ("wer", 100.0, 1, "% WER"),
+    ("student.nats_per_token", 1.0, 3, "nats/token"),
+)
+"""Name, scale, digits, unit: the first of these that a run has is the score of the table."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,16 +52,19 @@ def _render(runs: tuple[Run, ...]) -> str:
     if not runs:
         return "no runs"
     rows = [
-        [each.created[:19].replace("T", " "), each.name, each.task, each.seed, _word_error_rate(each), each.folder]
+        [each.created[:19].replace("T", " "), each.name, each.task, each.seed, _score(each), each.folder]
         for each in runs
     ]
-    return table(rows, ["created (UTC)", "name", "task", "seed", "WER % [95 %]", "folder"])
+    return table(rows, ["created (UTC)", "name", "task", "seed", "score [95 %]", "folder"])
 
 
-def _word_error_rate(run: Run) -> str:
-    estimate = next((run.scores[name] for name in SHOWN_SCORES if name in run.scores), None)
-    if estimate is None:
-        return ""
-    if estimate.low is None or estimate.high is None:
-        return f"{100 * estimate.value:.1f}"
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+def _score(run: Run) -> str:
+    for name, scale, digits, unit in SHOWN_SCORES:
+        estimate = run.scores.get(name)
+        if estimate is None:
+            continue
+        value = f"{scale * estimate.value:.{digits}f}"
+        if estimate.low is None or estimate.high is None:
+            return f"{value} {unit}"
+        return f"{value} [{scale * estimate.low:.{digits}f}, {scale * estimate.high:.{digits}f}] {unit}"
+    return ""
