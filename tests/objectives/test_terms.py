@@ -132,3 +132,18 @@ def test_alignment_is_the_mean_over_pairs_each_through_its_own_projector() -> No
     reduced = Objective([Term("cosine")], pairs).evaluate(signal, signal, labels_BT, keep_BT, projectors)["cosine"]
     assert float(reduced.total) == pytest.approx((0.0 + 3 * 2.0) / 2)
     assert reduced.count == 3
+
+
+def test_sets_are_compared_without_the_projector_that_another_term_uses() -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = torch.randn(1, 4, 6, generator=generator).requires_grad_()
+    student = Signal(torch.zeros(1, 4, 5), {1: state})
+    teacher = Signal(torch.zeros(1, 4, 5), {1: torch.randn(1, 4, 8, generator=generator)})
+    keep_BT, labels_BT = torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 4, dtype=torch.long)
+    projectors = {"1-1": torch.nn.Linear(6, 8)}
+    pairs = (LayerPair(1, 1),)
+    both = Objective([Term("angle"), Term("gram")], pairs).evaluate(student, teacher, labels_BT, keep_BT, projectors)
+    alone = Objective([Term("gram")], pairs).evaluate(student, teacher, labels_BT, keep_BT, {})  # none is needed
+    assert torch.equal(both["gram"].total, alone["gram"].total)
+    (found,) = torch.autograd.grad(both["gram"].total, projectors["1-1"].weight, allow_unused=True)
+    assert found is None

@@ -209,6 +209,13 @@ def test_a_teacher_of_sparse_targets_passes_what_can_be_checked() -> None:
     assert any("two passes over one batch differ" in line for line in run.failures())
 
 
+def test_terms_that_project_nothing_need_no_projector() -> None:
+    run = make_run((Term("cross_entropy"), Term("procrustes"), Term("gram", centre=True)))
+    run.lesson = replace(run.lesson, projectors={})
+    names = [check.name for check in run.check().checks]
+    assert "procrustes at student 2 -> teacher 4 on (P(student), student)" in names
+
+
 def test_it_leaves_no_trace() -> None:
     run = make_run(dropout=0.5)
     torch.manual_seed(7)
@@ -228,6 +235,13 @@ def test_a_term_over_frozen_states_is_refused_by_its_name_and_its_path() -> None
     assert "the state after student block 1 (compared with teacher block 2) depends on no trainable parameter" in line
     assert "Only the projector would learn" in line
     assert "blocks.1.weight" in line
+
+
+@pytest.mark.parametrize("kind", [kind for kind, member in alignments().items() if member.group != "position"])
+def test_no_kind_over_frozen_states_escapes(kind: str) -> None:
+    run = make_run((Term("cross_entropy"), Term(kind)), trained=lambda name: name.startswith("blocks.1"))
+    (line,) = run.failures()
+    assert line.startswith(f"preflight: gradient of {kind} at student 1 -> teacher 2 on the student (0)")
 
 
 def test_a_dead_term_of_weight_0_is_only_logged() -> None:
