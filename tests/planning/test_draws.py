@@ -15,7 +15,7 @@ from tutelage.planning.plan import Plan, plan
 from tutelage.planning.question import Question
 from tutelage.planning.scenarios import BEST, BOTH, INFERENCE, PRETRAINING, Scenario, Teacher, scenarios_for
 from tutelage.planning.target import compute_for, compute_under_draws
-from tutelage.planning.words import in_words
+from tutelage.planning.words import in_words, rows
 from tutelage.records.document import Status
 
 SEVEN = Teacher("7B", 7.7e9, 2.02)
@@ -271,3 +271,18 @@ def test_a_plan_with_a_thousand_draws_is_quick(fitted: Law) -> None:
 def test_the_compute_of_a_target_is_found_from_any_curve() -> None:
     found, _ = compute_for(lambda budgets: np.where(budgets < 1e19, np.inf, 2.0 + (budgets / 1e20) ** -0.3), 2.5, 1e15)
     assert found == pytest.approx(1e20 * 0.5 ** (-1 / 0.3), rel=1e-7)
+
+
+def test_the_table_has_the_ranges_below_the_points(realistic: Plan) -> None:
+    table = {row[0].partition("\n")[0]: row for row in rows(realistic)}
+    both, plain = realistic.scenarios["both"], table["existing (7B)"]
+    assert both is not None
+    assert both.student_loss.low is not None
+    assert table["both"][1].splitlines()[1].startswith(f"{both.student_loss.low:.3f}-")
+    for column in (2, 3, 4):
+        point, ends = table["both"][column].splitlines()
+        assert "-" in ends
+        assert point.endswith("B")
+    assert "\n" not in plain[3]
+    assert "0.5 % of the best loss" in in_words(realistic)
+    assert realistic.teachers_text in in_words(realistic)

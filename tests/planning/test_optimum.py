@@ -168,7 +168,7 @@ def test_the_gradient_is_zero_at_an_interior_optimum(law: Law, params: float, co
         (loss(here[0] + step, here[1]) - loss(here[0] - step, here[1])) / (2 * step),
         (loss(here[0], here[1] + step) - loss(here[0], here[1] - step)) / (2 * step),
     ]
-    # A thousandth from the optimum the slope is a thousand times this.
+    # A thousandth from the optimum the slope is hundreds of times this.
     assert slopes == pytest.approx([0.0, 0.0], abs=SLOPE)
 
 

@@ -21,6 +21,7 @@ from tutelage.planning.sizes import NEAR_COMPUTE, Sizes
 from tutelage.planning.spread import Spread
 from tutelage.planning.target import cheapest_training, compute_for
 from tutelage.planning.ways import given_way, scenario_ways
+from tutelage.planning.words import in_words
 
 SEVEN = Teacher("7B", 7.7e9, 2.02)
 # Relative, of compute at its flat minimum in size: a parabola through sizes a few per cent apart.
@@ -176,3 +177,15 @@ def test_a_supervised_law_sizes_ordinary_training_alone() -> None:
 def test_the_size_is_open_for_a_target_alone() -> None:
     with pytest.raises(InputError, match="student_params"):
         Question(None, compute=1e21)
+
+
+def test_every_way_has_its_line(law: Law) -> None:
+    words = in_words(plan(Question(None, target_loss=2.04, teachers=(Teacher("near", 7.7e9, 2.039), SEVEN)), law))
+    assert "The student that reaches 2.04 nats with the least compute:" in words
+    assert "  ordinary training: 6.88B parameters on 108B tokens for 4.9e21 FLOPs (1.29B parameters at least)" in words
+    assert "  existing (7B): 15B parameters on " in words
+    assert "; the edge of the fitted range)" in words
+    assert "The plan is for ordinary training." in words
+    assert "existing (low): no size does" in in_words(
+        plan(Question(None, target_loss=2.0, teachers=(Teacher("low", 7.7e9, 2.02),)), law)
+    )
