@@ -21,8 +21,8 @@ from tutelage.laws.table import RunTable
 from tutelage.progress import Advance
 
 DIAGNOSTICS = {
-    "objective", "delta", "runs", "starts", "followed_starts", "agreeing_starts", "condition_number", "correlation",
-    "distinct_ratios", "at_bounds", "linear_share", "coefficients", "at_compute", "at_student", "identified",
+    "objective", "delta", "runs", "starts", "followed_starts", "agreeing_starts", "agreement", "condition_number",
+    "correlation", "distinct_ratios", "at_bounds", "linear_share", "coefficients", "at_compute", "at_student", "identified",
     "held_out", "forms", "notes", "weak",
 }  # fmt: skip
 ESTIMATE = {"value", "low", "high", "level", "method"}

@@ -167,6 +167,7 @@ def _diagnostics(
         "starts": found.starts,
         "followed_starts": len(found.objectives),
         "agreeing_starts": found.agreeing(len(objective.y)),
+        "agreement": found.agreement(len(objective.y)),
         "condition_number": measured.condition_number,
         "correlation": measured.correlation,
         "distinct_ratios": measured.distinct_ratios,

@@ -16,13 +16,14 @@ from tutelage.laws.fitting.starts import draw_starts
 from tutelage.laws.numbers import FloatArray
 from tutelage.progress import Advance
 
-FIRST_STEPS = 10
-"""Steps of every start before the best are chosen."""
+FIRST_STEPS = 5
+"""Steps of every start before the best are chosen; ten find nothing that five do not."""
 POLISH_STEPS = 400
 """Most steps of a chosen one: the bent valleys of the distillation laws need up to three hundred."""
 FINAL_TOLERANCE = 1e-13
-AGREEMENT = 1e-4
-"""Two minima agree where their objectives differ by less than this part of the better one, or both are exact."""
+AGREEMENT = 0.5
+"""Two minima agree where their objectives differ by less than this times parameters / runs of the better one, half of
+what it costs to move every constant by a standard error: these runs could not tell them apart."""
 EXACT = 1e-14
 """Mean squared log residual below which a minimum is exact in float64."""
 
@@ -45,9 +46,13 @@ class Found:
     objectives: FloatArray
     starts: int
 
+    def agreement(self, runs: int) -> float:
+        """The part of the best objective within which another minimum agrees with it, see `AGREEMENT`."""
+        return AGREEMENT * len(self.theta) / runs
+
     def agreeing(self, runs: int) -> int:
         """How many polished starts ended at the best objective, itself included."""
-        close = self.objectives <= self.objective * (1.0 + AGREEMENT) + 0.5 * runs * EXACT
+        close = self.objectives <= self.objective * (1.0 + self.agreement(runs)) + 0.5 * runs * EXACT
         return int(np.sum(close))
 
 
