@@ -214,8 +214,7 @@ def test_documents_that_are_not_kept_apart_are_refused_before_training(
         "tutelage.tasks.text.forward.attention_bias",
         lambda pieces_BT, dtype: attention_bias(torch.ones_like(pieces_BT), dtype),
     )
-    recipe = write_text_run(tmp_path, data="length: 100")
-    recipe.write_text(recipe.read_text().replace("  length: 24\n", ""))
+    recipe = write_text_run(tmp_path)  # its first rows hold one document each
     with pytest.raises(PreflightError, match="positions attend across documents"):
         run(recipe)
     assert not (tmp_path / "run").exists()

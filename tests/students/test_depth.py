@@ -50,11 +50,11 @@ def test_the_blocks_are_the_sources_and_share_no_memory(layout: str) -> None:
         states = source.model(PROMPT, output_hidden_states=True).hidden_states
         first = student.text.model(PROMPT, output_hidden_states=True).hidden_states[1]
     assert torch.equal(first, states[1])  # the first block is followed by another one, in both
-    before = source.model.state_dict()[next(iter(source.model.state_dict()))].clone()
+    before = {name: tensor.clone() for name, tensor in source.model.state_dict().items()}
     with torch.no_grad():
         for parameter in student.text.model.parameters():
             parameter.fill_(3.0)
-    assert torch.equal(source.model.state_dict()[next(iter(source.model.state_dict()))], before)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in source.model.state_dict().items())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -31,14 +33,21 @@ INPUTS = torch.tensor([[0, 80, 90, 100, 110]])
 MERGED = 1e-5  # float32 sums in another order
 
 
+def model_of(layout: str) -> Any:
+    return load_meta_causal(shared_tiny_text(layout)).model
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_adapters_are_counted_as_they_are_built_and_merge_exactly(layout: str) -> None:
+def test_adapters_are_counted_as_they_are_built_and_merge_exactly(
+    layout: str, recwarn: pytest.WarningsRecorder
+) -> None:
     lora = Lora(rank=RANK, targets=TARGETS[layout])
     model = load_text_model(shared_tiny_text(layout)).model
     names = target_modules(model, lora)
     assert len(names) == BLOCKS * len(TARGETS[layout])
     expected = count_lora_params(load_meta_causal(shared_tiny_text(layout)).model, lora, RANK)
     wrapped = add_lora(model, lora, RANK, seed=3)
+    assert not [warning for warning in recwarn if "fan_in_fan_out" in str(warning.message)]
     trained = dict(trainable_parameters(wrapped))
     assert sum(parameter.numel() for parameter in trained.values()) == expected
     assert all("lora_" in name for name in trained)
@@ -88,3 +97,5 @@ def test_flops_of_training_lie_between_the_counter_and_a_block_more(layout: str)
         wrapped(torch.zeros(1, tokens, dtype=torch.long)).logits.sum().backward()
     assert 0 <= counted - counter.get_total_flops() <= block
     assert counted < whole
+    more = row_training_flops(model, names, 2 * RANK, tokens) - counted
+    assert more == pytest.approx(6 * tokens * count_lora_params(model_of(layout), lora, RANK) * (BLOCKS - 1) / BLOCKS)

@@ -74,9 +74,9 @@ def test_all_conversations_that_cannot_be_encoded_are_named() -> None:
 def test_identity_follows_tokenizer_and_template_and_nothing_else() -> None:
     other = tiny_tokenizer()
     other.add_tokens(["xyz"])
-    used = TextCodec(tiny_tokenizer())
-    used.tokenizer(["a", "b c d"], padding=True, truncation=True, max_length=2)
-    assert used.identity == CODEC.identity
+    used = tiny_tokenizer()
+    used(["a", "b c d"], padding=True, truncation=True, max_length=2)
+    assert TextCodec(used).identity == CODEC.identity
     assert TextCodec(other).identity["tokenizer"] != CODEC.identity["tokenizer"]
     assert TextCodec(tiny_tokenizer(), "{{ messages }}").identity["template"] != CODEC.identity["template"]
 

@@ -31,8 +31,8 @@ class Lora:
         alpha: Scale numerator; the update is multiplied by alpha / rank (alpha / sqrt(rank) with `use_rslora`). None
             is twice the rank, so that a chosen rank does not change the scale of the update.
         dropout: Dropout on the adapters' input, in [0, 1).
-        targets: Names of the linear layers in a block that get an adapter, in self- and cross-attention alike:
-            any of q_proj, k_proj, v_proj, out_proj, fc1, fc2.
+        targets: Names of the linear layers in a block that get an adapter, in self- and cross-attention alike; of
+            Whisper any of q_proj, k_proj, v_proj, out_proj, fc1, fc2, of a language model its own names.
         scope: Which half of the model the targets are looked for in.
         use_rslora: Scale by alpha / sqrt(rank) instead.
     """

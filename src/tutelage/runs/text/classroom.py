@@ -84,14 +84,14 @@ class TextClassroom:
         """Every check before the first step, on one real batch and all ids of the data."""
         recipe, outline = self.recipe, self.assembly.outline
         examples, device = self.train.examples, self.accelerator.device
-        batch = examples.batch(range(min(recipe.training.batch_size, len(examples))))
+        batch = examples.batch(_spread(len(examples), recipe.training.batch_size))
         vocabulary = int(outline.student.model.config.vocab_size)
         garbled_BT = garble_padding(batch.input_ids_BT, batch.keep_BT, vocabulary, recipe.seed)
         garbled = dataclasses.replace(batch, input_ids_BT=garbled_BT)
         return preflight(
             self.lesson,
             batch.to(device),
-            self._declared(batch.to(device)),
+            self._declared(),
             teacher=None if self.teacher is None or outline.teacher is None else outline.teacher.model,
             garbled=garbled.to(device),
             seed=recipe.seed,
@@ -134,7 +134,7 @@ class TextClassroom:
             samples=self._samples(),
         )
 
-    def _declared(self, batch: TextBatch) -> list[Check]:
+    def _declared(self) -> list[Check]:
         """The checks that need names, counts and the models' own passes."""
         outline, recipe = self.assembly.outline, self.recipe
         checks = []
@@ -151,7 +151,10 @@ class TextClassroom:
         if outline.teacher is not None:
             settings = (shared_settings(text.model.config, SHARED) for text in (outline.student, outline.teacher))
             checks += check_settings(*settings)
-        if batch.isolated:
+        rows = self.train.examples.packed.rows
+        shared = [index for index, row in enumerate(rows) if len(row.owners) > 1][: recipe.training.batch_size]
+        if self.train.examples.packed.isolated and shared:
+            batch = self.train.examples.batch(shared).to(self.accelerator.device)
             leaks = [leak_between_pieces(text.model, batch, recipe.seed) for text in others]
             detail = "" if max(leaks) < LEAK else "positions attend across documents; choose packing: stream"
             checks.append(Check("effect of other documents in a row", max(leaks), LEAK, max(leaks) < LEAK, detail))
@@ -241,6 +244,12 @@ def open_text_classroom(materials: TextMaterials, accelerator: Accelerator, atte
         teacher = LiveTeacher(outline.teacher.model, assembly.objective.teacher_layers, read)
     lesson = _lesson(assembly, teacher)
     return TextClassroom(materials, assembly, accelerator, codec, train, held_out, teacher, lesson, attempt.progress)
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    """Places of a batch, evenly spread, the last among them: full rows come first, rows with padding last."""
+    count = min(wanted, total)
+    return [total - 1] if count == 1 else [place * (total - 1) // (count - 1) for place in range(count)]
 
 
 def _lesson(assembly: TextAssembly, teacher: LiveTeacher[TextBatch] | None) -> Lesson[TextBatch]:
