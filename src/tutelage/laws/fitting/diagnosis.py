@@ -31,8 +31,6 @@ _MOST_AT_BOUNDS = 0.05
 _SINGULAR = 1e8
 """Condition number of the normalised Jacobian beyond which float64 cannot tell constants apart."""
 _LEAST_AGREEING = 2
-_STATIONARY = 1e-3
-"""Part of the objective that one more step may promise at a minimum."""
 NEVER_IDENTIFIED = {"c1": "a larger c1 with a larger d1 is the same curve"}
 
 
@@ -144,8 +142,10 @@ def judge(
             f"The runs do not tell {_listed(measured.blind)} apart (condition number {measured.condition_number:.1e})."
         )
         return Status("not-identified", text, "Add runs that vary what these constants act on, or fix one of them.")
-    agreeing = found.agreeing(len(objective.y))
-    if agreeing < min(_LEAST_AGREEING, len(found.objectives)) or measured.promise > _STATIONARY:
+    runs = len(objective.y)
+    agreeing = found.agreeing(runs)
+    # a step that gains less than the runs can tell apart goes along the floor of a valley: it is no fault of the search
+    if agreeing < min(_LEAST_AGREEING, len(found.objectives)) or measured.promise > 1e-3:
         reached = f"{agreeing} of {len(found.objectives)} followed starts ended at the best objective"
         text = f"The search is stuck: {reached}, and one more step promises {100 * measured.promise:.2g} % of it."
         return Status("stuck", text, "Use more starts, or another seed; look for outliers among the runs.")

@@ -20,7 +20,9 @@ FIRST_STEPS = 5
 """Steps of every start before the best are chosen; ten find nothing that five do not."""
 POLISH_STEPS = 400
 """Most steps of a chosen one: the bent valleys of the distillation laws need up to three hundred."""
+FINAL_STEPS = 2000
 FINAL_TOLERANCE = 1e-13
+"""Of the best one alone, which costs little."""
 AGREEMENT = 0.5
 """Two minima agree where their objectives differ by less than this times parameters / runs of the better one, half of
 what it costs to move every constant by a standard error: these runs could not tell them apart."""
@@ -63,7 +65,7 @@ def search(objective: Objective, count: int, seed: int, advance: Advance | None 
     minima, values = objective.minimise(points[chosen], POLISH_STEPS)
     order = _best_first(objective, minima, values)
     minima, values = minima[order], values[order]
-    best, least = objective.minimise(minima[:1], POLISH_STEPS, tolerance=FINAL_TOLERANCE)
+    best, least = objective.minimise(minima[:1], FINAL_STEPS, tolerance=FINAL_TOLERANCE)
     minima[0], values[0] = best[0], least[0]
     return Found(best[0], float(least[0]), minima, values, count)
 
