@@ -145,7 +145,7 @@ def judge(
     runs = len(objective.y)
     agreeing = found.agreeing(runs)
     # a step that gains less than the runs can tell apart goes along the floor of a valley: it is no fault of the search
-    if agreeing < min(_LEAST_AGREEING, len(found.objectives)) or measured.promise > 1e-3:
+    if agreeing < min(_LEAST_AGREEING, len(found.objectives)) or measured.promise > found.agreement(runs):
         reached = f"{agreeing} of {len(found.objectives)} followed starts ended at the best objective"
         text = f"The search is stuck: {reached}, and one more step promises {100 * measured.promise:.2g} % of it."
         return Status("stuck", text, "Use more starts, or another seed; look for outliers among the runs.")
