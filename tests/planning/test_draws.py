@@ -286,3 +286,17 @@ def test_the_table_has_the_ranges_below_the_points(realistic: Plan) -> None:
     assert "\n" not in plain[3]
     assert "0.5 % of the best loss" in in_words(realistic)
     assert realistic.teachers_text in in_words(realistic)
+
+
+def test_an_easy_target_takes_a_token_a_parameter(fitted: Law) -> None:
+    # By the law alone, a free teacher brings a 10B student to 2.3 in a few million tokens.
+    answer = plan(Question(1e10, target_loss=2.3), fitted)
+    best = answer.scenarios["best"]
+    assert best is not None
+    assert best.student_tokens.value == pytest.approx(1e10)
+    assert best.student_loss.value < 2.3
+    assert "best.compute" in {caution.input for caution in answer.warnings if caution.code == "at-bound"}
+    both = answer.scenarios["both"]
+    assert both is not None
+    assert both.student_loss.value == pytest.approx(2.3)
+    assert "both.compute" not in {caution.input for caution in answer.warnings}

@@ -70,6 +70,15 @@ def risk_cautions(
     return tuple(found)
 
 
+def easy_target_caution(name: str, plan: ScenarioPlan) -> Caution:
+    """That a way reaches the target with next to no data, which only the law believes."""
+    text = (
+        f"{name}: by the law the target takes less than one token a parameter, where it is not to be believed; the "
+        f"plan is for that much compute, {format_quantity(plan.compute.value)} FLOPs"
+    )
+    return Caution(AT_BOUND, f"{name}.compute", plan.compute.value, None, text)
+
+
 def size_cautions(sizes: Sizes) -> tuple[Caution, ...]:
     """One caution for each way whose size would be larger, had the law been fitted there."""
     return tuple(

@@ -209,6 +209,9 @@ def _answered(
     scenarios: dict[str, ScenarioPlan | None] = dict.fromkeys(_names(question))
     scenarios |= {name: answered.plan for name, answered in answers.items()}
     crossover = {name: find_crossover(answered.curve, spread) for name, answered in answers.items()}
+    if question.target_loss is not None:
+        easy = {name: answered.plan for name, answered in answers.items() if answered.at_beginning}
+        warnings += tuple(advice.easy_target_caution(name, found) for name, found in easy.items() if found)
     warnings += advice.risk_cautions(question.target_loss, scenarios, supervised)
     warnings += advice.bound_cautions(scenarios)
     warnings += advice.range_cautions(spread.law, question, scenarios, supervised)

@@ -78,6 +78,7 @@ def compute_under_draws(compute: FloatArray, losses: FloatArray, target: float) 
     found = reached.any(axis=1)
     between = found & np.isfinite(slope) & (slope > 0)
     place = logs[after] - np.where(between, (target - above) / np.where(between, slope, 1.0), 0.0)
+    place = np.maximum(place, logs[0])
     return np.where(found, np.exp(place), np.nan), slope
 
 

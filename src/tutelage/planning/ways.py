@@ -100,6 +100,11 @@ class Answered:
     curve: Curve
     plan: ScenarioPlan | None
 
+    @property
+    def at_beginning(self) -> bool:
+        """Whether the plan costs no more than one token a parameter, the least that is looked at for a target."""
+        return self.plan is not None and self.plan.compute.value <= self.curve.compute[0] * (1.0 + 1e-9)
+
 
 def answer(question: Question, spread: Spread, way: Way) -> Answered:
     """What `way` makes of the question, whose student's size is known."""
@@ -118,11 +123,13 @@ def _best(question: Question, spread: Spread, way: Way, curve: Curve) -> Scenari
     compute = question.compute if question.compute is not None else _reach(question, way)[0]
     if compute is None:
         return None
+    if question.target_loss is not None:
+        # A target that less than one token a parameter reaches is the law's absurdity, not a plan.
+        compute = max(compute, float(curve.compute[0]))
     allocations = way.spend(size, np.array([compute]))
     if not np.isfinite(allocations.student_loss[0]):
         return None
-    if spread.ensemble is None or (question.target_loss is not None and compute < curve.compute[0]):
-        # A target below the curve's beginning is reached with less than one token a parameter: no interval is told.
+    if spread.ensemble is None:
         return _scenario_plan(question, spread, way, allocations, None)
     if question.target_loss is None:
         drawn = way.spend(size, np.array([compute]), spread.ensemble, allocations)
@@ -144,11 +151,12 @@ def _needed(target: float, ensemble: Equation, way: Way, curve: Curve, allocatio
     """
     assert curve.drawn is not None
     needed, slope = compute_under_draws(curve.compute, curve.drawn, target)
-    possible = np.isfinite(needed) & (slope > 0)
+    possible = np.isfinite(needed) & (slope > 0) & (needed > curve.compute[0])
     spent = np.where(possible, needed, allocations.costs.total)
     reached = way.spend(allocations.student_params, spent, ensemble, allocations).student_loss
     correction = np.where(possible, reached - target, 0.0) / np.where(possible, slope, 1.0)
-    return needed * np.exp(correction)
+    corrected: FloatArray = np.maximum(needed * np.exp(correction), curve.compute[0])
+    return corrected
 
 
 def unreachable(question: Question, way: Way, name: str) -> Caution:
