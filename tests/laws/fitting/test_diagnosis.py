@@ -119,6 +119,18 @@ def test_wide_intervals_and_bounds_are_weak() -> None:
     assert judge(objective, found, measured, {"A": (100.0, 900.0)}, {"A": 0.01}).kind == "converged"
 
 
+def test_equally_good_minima_apart_are_weak() -> None:
+    objective = make_objective(simulated("hoffmann", 60, 1e-3), find_family("hoffmann"), FitSettings())
+    found = search(objective, 64, seed=0)
+    minima = found.minima.copy()
+    minima[1, 4] *= 3.0
+    apart = replace(found, minima=minima)
+    status = judge(objective, apart, diagnose(objective, apart), {}, {})
+    beta = found.theta[4]
+    assert status.kind == "weakly-identified"
+    assert f"beta (between {beta:.3g} and {3 * beta:.3g} in equally good minima)" in status.text
+
+
 def test_the_measures_of_the_design() -> None:
     found = fit(simulated("hoffmann", 60, 1e-3), find_family("hoffmann"), NO_DRAWS)
     said = found.law.diagnostics

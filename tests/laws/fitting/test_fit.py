@@ -22,8 +22,8 @@ from tutelage.progress import Advance
 
 DIAGNOSTICS = {
     "objective", "delta", "runs", "starts", "followed_starts", "agreeing_starts", "agreement", "condition_number",
-    "correlation", "distinct_ratios", "at_bounds", "linear_share", "coefficients", "at_compute", "at_student", "identified",
-    "held_out", "forms", "notes", "weak",
+    "correlation", "distinct_ratios", "at_bounds", "linear_share", "coefficients", "at_compute", "at_student",
+    "identified", "held_out", "forms", "notes", "weak",
 }  # fmt: skip
 ESTIMATE = {"value", "low", "high", "level", "method"}
 SUPERVISED = replace(PUBLISHED["busbridge2025"], name="inside", equation=BUSBRIDGE.supervised)

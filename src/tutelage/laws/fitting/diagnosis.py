@@ -7,7 +7,7 @@ Covers: the measures and the status with its remedy. Does not cover: intervals, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -48,6 +48,7 @@ class Diagnosis:
         blind: Constants that the least determined direction is made of.
         redundant: Whether that direction changes no prediction at all within the range of the runs, so that it is the
             equation that has constants to spare, not the design that lacks runs.
+        equally_good: Lowest and highest value of each coefficient among the minima that agree with the best.
     """
 
     distinct_ratios: int
@@ -58,6 +59,7 @@ class Diagnosis:
     promise: float
     blind: tuple[str, ...]
     redundant: bool = False
+    equally_good: Mapping[str, Range] = field(default_factory=dict)
 
 
 def diagnose(objective: Objective, found: Found) -> Diagnosis:
@@ -80,8 +82,14 @@ def diagnose(objective: Objective, found: Found) -> Diagnosis:
         at_bounds=tuple(names[edge].tolist()),
         promise=_promise(objective, residuals, slopes[:, inside], found.objective),
         blind=blind,
+        equally_good=_among_equals(objective, found),
         redundant=min(condition, _conditioning(more[:, inside], names[inside])[0]) > _SINGULAR,
     )
+
+
+def _among_equals(objective: Objective, found: Found) -> dict[str, Range]:
+    own = objective.coefficients(found.minima[: found.agreeing(len(objective.y))])
+    return {name: (float(np.min(own[name])), float(np.max(own[name]))) for name in objective.free_names}
 
 
 def _at_corners(objective: Objective) -> Objective:
@@ -195,6 +203,7 @@ def weak_constants(
     weak: dict[str, str] = {}
     for name in objective.free_names:
         low, high = intervals.get(name, (1.0, 1.0))
+        least, most = measured.equally_good[name]
         widest = _WIDEST_SCALE if name in scales else _WIDEST
         if name in NEVER_IDENTIFIED:
             weak[name] = NEVER_IDENTIFIED[name]
@@ -207,6 +216,8 @@ def weak_constants(
             weak[name] = f"at a bound of the search in {100 * at_bounds[name]:.0f} % of the draws"
         elif low <= 0 or high / low > widest:
             weak[name] = f"between {low:.3g} and {high:.3g}"
+        elif least <= 0 or most / least > widest:
+            weak[name] = f"between {least:.3g} and {most:.3g} in equally good minima"
     return weak
 
 
