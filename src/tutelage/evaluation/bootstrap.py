@@ -119,6 +119,17 @@ def sum_by_group(errors: npt.ArrayLike, units: npt.ArrayLike, groups: Sequence[s
     return GroupSums(np.stack([total(row_U) for row_U in errors_SU]), total(units_U))
 
 
+def stack_seeds(runs: Sequence[GroupSums]) -> GroupSums:
+    """The sums of several seeds as one: a row a seed.
+
+    Raises:
+        ValueError: There is none, or their units differ.
+    """
+    if not runs or not all(np.array_equal(runs[0].units_G, sums.units_G) for sums in runs):
+        raise ValueError(f"{len(runs)} runs do not have the same units in the same groups, so they are no seeds of one")
+    return GroupSums(np.concatenate([sums.errors_SG for sums in runs]), runs[0].units_G)
+
+
 def draw_ratios(many: Sequence[GroupSums], resampling: Resampling) -> list[Floats]:
     """The ratio of every seed in every draw of G groups out of G, for several sums over the same groups.
 

@@ -1,7 +1,7 @@
 """Whether one system is better than another on the same utterances: paired differences with intervals.
 
 Differences are candidate minus baseline, so that a negative one is an improvement. Not here: the bootstrap itself
-(`bootstrap`), other tests of significance, and calibration.
+(`bootstrap`), other tests of significance, and which scores are worth comparing (`calibration`, `likelihood`).
 """
 
 from __future__ import annotations
@@ -96,10 +96,14 @@ def compare_arms(
 def compare_sums(metric: str, baseline: GroupSums, candidate: GroupSums, resampling: Resampling) -> Comparison:
     """Compare two arms by their sums within the same groups, seed by seed; for metrics of which less is better.
 
+    An arm of one row against several seeds is a model that has no seeds of its own, such as a teacher: it is held
+    fixed, and the interval is for new utterances and for new seeds of the other arm.
+
     Raises:
-        InputError: The units (words, tokens, bytes) or the seeds of the two differ.
+        InputError: The units (words, tokens, bytes) of the two differ, or both have seeds and not as many.
     """
-    if not np.array_equal(baseline.units_G, candidate.units_G) or baseline.seeds != candidate.seeds:
+    paired = baseline.seeds == candidate.seeds or 1 in (baseline.seeds, candidate.seeds)
+    if not np.array_equal(baseline.units_G, candidate.units_G) or not paired:
         raise InputError(f"the systems were not measured on the same data and seeds, so their {metric} is not paired.")
     between = GroupSums(candidate.errors_SG - baseline.errors_SG, baseline.units_G)
     return Comparison(
@@ -107,7 +111,7 @@ def compare_sums(metric: str, baseline: GroupSums, candidate: GroupSums, resampl
         seed_interval(baseline, resampling),
         seed_interval(candidate, resampling),
         seed_interval(between, resampling, signed=True),
-        judge_sample(baseline.groups, baseline.seeds if baseline.seeds > 1 else None),
+        judge_sample(between.groups, between.seeds if between.seeds > 1 else None),
     )
 
 
