@@ -68,10 +68,13 @@ class GroupSums:
         errors_SG: One row a seed (one row where there is one run), finite. A difference of two systems has the
             differences of their errors here, and may be negative.
         units_G: What the errors are divided by; the same for every seed.
+        bounded: Whether a unit holds at most about one error, so that groups without any still bound the rate. False
+            for losses.
     """
 
     errors_SG: Floats
     units_G: Floats
+    bounded: bool = True
 
     @property
     def groups(self) -> int:
@@ -89,13 +92,16 @@ class GroupSums:
         return float((self.errors_SG.sum(axis=1) / self.units_G.sum()).mean())
 
 
-def sum_by_group(errors: npt.ArrayLike, units: npt.ArrayLike, groups: Sequence[str] | None) -> GroupSums:
+def sum_by_group(
+    errors: npt.ArrayLike, units: npt.ArrayLike, groups: Sequence[str] | None, *, bounded: bool = True
+) -> GroupSums:
     """Sum per-utterance counts within groups.
 
     Args:
         errors: One number an utterance; or one row of them a seed.
         units: One non-negative number an utterance.
         groups: The group of each utterance; None makes each its own.
+        bounded: As in `GroupSums`.
 
     Raises:
         ValueError: Lengths differ, a number is not finite, or there are no units, so that the ratio is undefined.
@@ -110,13 +116,13 @@ def sum_by_group(errors: npt.ArrayLike, units: npt.ArrayLike, groups: Sequence[s
     if units_U.sum() == 0:
         raise ValueError("the ratio is undefined: there are no units to divide by")
     if groups is None:
-        return GroupSums(errors_SU, units_U)
+        return GroupSums(errors_SU, units_U, bounded)
     names, index_U = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
 
     def total(row_U: Floats) -> Floats:
         return np.bincount(index_U, weights=row_U, minlength=names.size).astype(np.float64)
 
-    return GroupSums(np.stack([total(row_U) for row_U in errors_SU]), total(units_U))
+    return GroupSums(np.stack([total(row_U) for row_U in errors_SU]), total(units_U), bounded)
 
 
 def stack_seeds(runs: Sequence[GroupSums]) -> GroupSums:
@@ -127,7 +133,7 @@ def stack_seeds(runs: Sequence[GroupSums]) -> GroupSums:
     """
     if not runs or not all(np.array_equal(runs[0].units_G, sums.units_G) for sums in runs):
         raise ValueError(f"{len(runs)} runs do not have the same units in the same groups, so they are no seeds of one")
-    return GroupSums(np.concatenate([sums.errors_SG for sums in runs]), runs[0].units_G)
+    return GroupSums(np.concatenate([sums.errors_SG for sums in runs]), runs[0].units_G, runs[0].bounded)
 
 
 def draw_ratios(many: Sequence[GroupSums], resampling: Resampling) -> list[Floats]:
@@ -171,7 +177,7 @@ def group_interval(sums: GroupSums, resampling: Resampling, signed: bool = False
     One group has no interval. Where no group has an error, or all is error in every group, the draws all agree and say
     nothing: the other end is then the exact binomial bound on the share of groups that are otherwise, which bounds a
     rate that cannot pass 1 (and `method` says so). Two systems that never differ get that bound on both sides
-    (`signed`: the sums are differences).
+    (`signed`: the sums are differences). A loss has no such bound: 0 in every group is a point without an interval.
     """
     return group_intervals([sums], resampling, signed)[0]
 
@@ -241,6 +247,8 @@ def _cut(value: float, draws_B: Floats, tail: float, resampling: Resampling, met
 
 def _without_spread(sums: GroupSums, resampling: Resampling, signed: bool) -> Estimate | None:
     """The interval where every group says the same extreme thing; None where draws can differ."""
+    if not sums.bounded:
+        return None if sums.errors_SG.any() else Estimate(0.0, method="point: 0 in every group has no interval")
     # Clopper-Pearson for 0 of G, and for G of G.
     bound = 1 - ((1 - resampling.level) / 2) ** (1 / sums.groups)
     reason = f"binomial bound on {sums.groups} groups"

@@ -105,7 +105,7 @@ def compare_sums(metric: str, baseline: GroupSums, candidate: GroupSums, resampl
     paired = baseline.seeds == candidate.seeds or 1 in (baseline.seeds, candidate.seeds)
     if not np.array_equal(baseline.units_G, candidate.units_G) or not paired:
         raise InputError(f"the systems were not measured on the same data and seeds, so their {metric} is not paired.")
-    between = GroupSums(candidate.errors_SG - baseline.errors_SG, baseline.units_G)
+    between = GroupSums(candidate.errors_SG - baseline.errors_SG, baseline.units_G, baseline.bounded)
     return Comparison(
         metric,
         seed_interval(baseline, resampling),

@@ -93,7 +93,11 @@ class Predictions:
             "right": correct_N,
             "gap": self.confidence_N - correct_N,
         }[part]
-        return sum_by_group(values_N, np.ones(self.positions), self.groups_N.tolist())
+        return self.sum_within_groups(values_N, bounded=part not in ("nats", "brier"))
+
+    def sum_within_groups(self, values_N: npt.ArrayLike, bounded: bool = True) -> GroupSums:
+        """Sums of any numbers that there is one of for every position."""
+        return sum_by_group(values_N, np.ones(self.positions), self.groups_N.tolist(), bounded=bounded)
 
     def check_same_positions(self, other: Predictions) -> None:
         """Two models can be paired only on the same labels and groups in one order.
