@@ -9,11 +9,13 @@ import pytest
 
 from simulated_runs import BUSBRIDGE, simulated
 from tutelage.laws.families import find_family
+from tutelage.laws.families.supervised import SupervisedLaw
 from tutelage.laws.fitting import FitSettings, fit
 from tutelage.laws.fitting.bootstrap import bootstrap, draw_weights, stored_draws
 from tutelage.laws.fitting.objective import make_objective
 from tutelage.laws.fitting.search import search
 from tutelage.laws.law import Law
+from tutelage.laws.published import PUBLISHED
 
 MEDIAN_EXCESS = 1e-6  # of a draw's objective over the best of many starts under the same weights
 TEN_DIGITS = 1e-9  # relative: half a unit of the tenth significant digit
@@ -83,6 +85,21 @@ def test_the_supervised_laws_draws_are_carried_through() -> None:
     assert width(law) > 1.2 * width(
         fixed
     )  # a supervised law that is uncertain by a per cent widens the knee's interval
+
+
+def test_a_draw_is_fitted_on_the_supervised_law_of_the_same_draw() -> None:
+    family, runs = find_family("distillation"), simulated("distillation", 60, 1e-3)
+    own, rng = BUSBRIDGE.supervised.coefficients(), np.random.default_rng(1)
+    draws = {name: tuple(own[name] * (1.0 + 0.01 * rng.standard_normal(5))) for name in own}
+    inside = replace(PUBLISHED["busbridge2025"], equation=BUSBRIDGE.supervised, draws=draws)
+    objective = make_objective(runs, family, FitSettings(), BUSBRIDGE.supervised)
+    weights = draw_weights(60, 8, 0)
+    drawn = bootstrap(objective, search(objective, 128, 0), weights, inside)
+    for draw in range(8):
+        law = SupervisedLaw(**{name: values[draw % 5] for name, values in draws.items()})
+        again = make_objective(runs, family, FitSettings(), law)
+        _, value = again.minimise(drawn.theta[draw][None], 0, weights[draw][None])
+        assert value[0] == pytest.approx(drawn.objectives[draw], rel=TEN_DIGITS)
 
 
 def test_the_same_seed_gives_the_same_law() -> None:
