@@ -33,9 +33,9 @@ def main() -> int:
     shutil.copy(runs, f"{folder}/df.csv")
     grid = {name: np.linspace(*ends, int(points) + 2)[1:-1] for name, ends in RANGES.items()}
     model = Chinchilla(folder, param_grid=grid, loss_fn=log_huber, log_level=40)
-    began = time.perf_counter()
+    began = time.process_time()
     model.fit(parallel=False)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     constants = {name: float(getattr(model, name)) for name in ("E", "A", "B", "alpha", "beta")}
     print(json.dumps({"constants": constants, "seconds": seconds, "starts": int(points) ** 5}))
     return 0

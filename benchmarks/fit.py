@@ -6,9 +6,9 @@ Baselines: scipy's L-BFGS-B with its own numeric gradient and log-sum-exp (the d
 use), L-BFGS-B with an analytic gradient in plain numpy, the best scipy recipe that we know (`least_squares`, Huber,
 analytic Jacobian, a dozen data-driven starts), and PyPI `chinchilla` 0.2.0 in an interpreter of its own. Runs are
 simulated, seeded; the public Gemstones table is fitted too where $TUTELAGE_REFERENCE_DATA names its folder. A slow
-baseline runs a stated part of the starts and is extrapolated; the interval of its time is a bootstrap over starts. A gap
+baseline runs a part of the starts, stated, and is extrapolated; its interval is a bootstrap over starts. A gap
 is (objective - best known) / best known: a ratio of times means something only where the faster one is not worse.
-Prints one JSON document.
+Times are CPU seconds of one thread, which a busy machine stretches less. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -167,9 +167,9 @@ def timed(run: Callable[[Array], float], starts: Array) -> tuple[Array, Array]:
     seconds, values = np.empty(len(starts)), np.empty(len(starts))
     with np.errstate(all="ignore"):
         for i, start in enumerate(starts):
-            began = time.perf_counter()
+            began = time.process_time()
             values[i] = run(start)
-            seconds[i] = time.perf_counter() - began
+            seconds[i] = time.process_time() - began
     return seconds, values
 
 
@@ -177,9 +177,9 @@ def repeated(run: Callable[[], float], rounds: int) -> tuple[Array, float]:
     """Seconds of each round and the objective of the last."""
     seconds = np.empty(rounds)
     for i in range(rounds):
-        began = time.perf_counter()
+        began = time.process_time()
         value = run()
-        seconds[i] = time.perf_counter() - began
+        seconds[i] = time.process_time() - began
     return seconds, value
 
 
@@ -293,9 +293,9 @@ def bootstraps(case: Case, draws: int, judged: int) -> dict[str, Any]:
     objective = case.objective
     found = search(objective, FitSettings().start_count(len(objective.bounds[0])), 0)
     weights = draw_weights(len(objective.y), draws, 0)
-    began = time.perf_counter()
+    began = time.process_time()
     drawn = bootstrap(objective, found, weights, None)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     chosen = np.linspace(0, draws - 1, judged).round().astype(np.int64)
     starts = np.concatenate([found.minima, draw_starts(objective, 64, 1)])
     pairs = np.stack([np.zeros(judged, dtype=np.int64), chosen], axis=1)
@@ -351,7 +351,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write the document there too")
     parser.add_argument("--chinchilla", metavar="PYTHON", help="an interpreter that has PyPI's chinchilla 0.2.0")
     arguments = parser.parse_args()
-    began = time.perf_counter()
+    began = time.process_time()
     share, rounds = (0.125, 2) if arguments.quick else (1.0, ROUNDS)
     compiled = {name: compile_solver(find_family(name)) for name in ("hoffmann", "distillation-eq8")}
     five, nine = cases()
@@ -375,7 +375,7 @@ def main() -> int:
             case.name: bootstraps(case, int(BOOTSTRAPS * share), int(JUDGED_DRAWS * share) or 1)
             for case in (five, nine)
         },
-        "cost_seconds": round(time.perf_counter() - began, 1),
+        "cost_seconds": round(time.process_time() - began, 1),
         "environment": {
             "python": platform.python_version(),
             "numpy": np.__version__,
