@@ -18,6 +18,7 @@ from tutelage.evaluation.bootstrap import (
     group_intervals,
     judge_sample,
     seed_interval,
+    stack_seeds,
     sum_by_group,
 )
 from tutelage.records.estimate import Estimate
@@ -247,3 +248,24 @@ def test_a_small_sample_is_said_with_a_remedy() -> None:
     assert judge_sample(100, seeds=4).kind == "few-seeds"
     assert judge_sample(100, seeds=5).kind == "done"
     assert all(status.remedy for status in (judge_sample(1), judge_sample(99, seeds=1)))
+
+
+def test_seeds_are_stacked_over_the_same_units() -> None:
+    one, other = (GroupSums(np.full((1, 4), float(n)), np.full(4, 8.0), bounded=False) for n in (1, 2))
+    both = stack_seeds([one, other])
+    assert both.errors_SG.tolist() == [[1] * 4, [2] * 4]
+    assert not both.bounded
+    with pytest.raises(ValueError, match="2 runs do not have the same units"):
+        stack_seeds([one, GroupSums(np.ones((1, 4)), np.full(4, 9.0))])
+    with pytest.raises(ValueError, match="0 runs"):
+        stack_seeds([])
+
+
+def test_what_has_no_bound_gets_none_from_groups_that_agree() -> None:
+    """A loss may exceed 1 a unit: 0 in every group says nothing of the next one, and 1 in every group is no end."""
+    nothing = sum_by_group(np.zeros(40), np.ones(40), None, bounded=False)
+    for found in (group_interval(nothing, Resampling()), seed_interval(nothing, Resampling(), signed=True)):
+        assert (found.value, found.low, found.high) == (0, None, None)
+    ones = group_interval(sum_by_group(np.ones(40), np.ones(40), None, bounded=False), Resampling())
+    assert "bootstrap" in ones.method
+    assert group_interval(sum_by_group(np.zeros(40), np.ones(40), None), Resampling()).high is not None

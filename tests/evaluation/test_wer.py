@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tutelage.errors import InputError, MissingExtraError
 from tutelage.evaluation.bootstrap import Resampling
-from tutelage.evaluation.wer import METRICS, RAW, Normaliser, TranscriptScore, count_edits, score_transcripts
+from tutelage.evaluation.wer import KINDS, METRICS, RAW, Normaliser, TranscriptScore, count_edits, score_transcripts
 from tutelage.records.document import jsonable
 
 LOWER = Normaliser("lower", str.lower)
@@ -165,6 +165,26 @@ def test_one_utterance_has_a_point_and_no_interval() -> None:
     found = score([("uno dos", "uno")])
     assert (found.wer.value, found.wer.low, found.wer.level) == (0.5, None, None)
     assert found.status.kind == "few-groups"
+
+
+def test_kinds_of_errors_are_shares_of_the_words_that_sum_to_the_rate() -> None:
+    found = score([("Uno dos tres cuatro", "uno DOS tres x y"), ("cinco seis", "seis")] * 20)
+    kinds = found.kinds()
+    assert {name: round(kinds[name].value * 6, 9) for name in kinds} == {
+        "substitutions": 1,
+        "deletions": 1,
+        "insertions": 1,
+        "raw_substitutions": 3,
+        "raw_deletions": 1,
+        "raw_insertions": 1,
+    }
+    for prefix, rate in (("", found.wer), ("raw_", found.raw_wer)):
+        assert sum(kinds[prefix + kind].value for kind in KINDS) == pytest.approx(rate.value)
+    assert kinds["deletions"].low is not None
+    body = found.to_dict()
+    assert body["kinds"]["insertions"]["value"] == pytest.approx(1 / 6)
+    assert (body["words"]["substitutions"], body["raw_words"]["substitutions"]) == (20, 60)
+    assert body["raw_words"]["reference"] == 120
 
 
 @pytest.mark.parametrize("name", ["groups", "hit_cap", "ids"])

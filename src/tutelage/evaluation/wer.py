@@ -26,6 +26,7 @@ from tutelage.records.estimate import Estimate
 
 Metric = Literal["wer", "cer", "capped_wer", "loop_rate", "raw_wer", "raw_cer"]
 METRICS: tuple[Metric, ...] = ("wer", "cer", "capped_wer", "loop_rate", "raw_wer", "raw_cer")
+KINDS = ("substitutions", "deletions", "insertions")
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,27 @@ class TranscriptScore:
         return sum((utterance.normalised.words for utterance in self.utterances), Edits())
 
     @property
+    def raw_words(self) -> Edits:
+        """Pooled word counts of the texts as they are."""
+        return sum((utterance.raw.words for utterance in self.utterances), Edits())
+
+    def kinds(self) -> dict[str, Estimate]:
+        """Substitutions, deletions and insertions over reference words, normalised and (`raw_...`) as they are.
+
+        They sum to `wer` and `raw_wer`. How errors split into kinds is one of several optimal ways, the same for all.
+        """
+        names, sums = [], []
+        for prefix, views in (
+            ("", [utterance.normalised.words for utterance in self.utterances]),
+            ("raw_", [utterance.raw.words for utterance in self.utterances]),
+        ):
+            for kind in KINDS:
+                names.append(prefix + kind)
+                counts = [getattr(edits, kind) for edits in views]
+                sums.append(sum_by_group(counts, [edits.length for edits in views], self.groups))
+        return dict(zip(names, group_intervals(sums, self.resampling), strict=True))
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """The group of every utterance."""
         return tuple(utterance.group for utterance in self.utterances)
@@ -169,13 +191,15 @@ class TranscriptScore:
 
     def to_dict(self, utterances: bool = False) -> dict[str, Any]:
         """The JSON form; with `utterances`, every utterance's texts and counts too."""
-        words = self.words
+        words, raw_words = self.words, self.raw_words
         body: dict[str, Any] = {
             "normaliser": self.normaliser,
             "metrics": {name: estimate.to_dict() for name, estimate in self.metrics().items()},
+            "kinds": {name: estimate.to_dict() for name, estimate in self.kinds().items()},
             "utterances": len(self.utterances),
             "groups": len(set(self.groups)),
             "words": {**asdict(words), "errors": words.errors, "reference": words.length},
+            "raw_words": {**asdict(raw_words), "errors": raw_words.errors, "reference": raw_words.length},
             "repeating": sum(utterance.repeats for utterance in self.utterances),
             "hit_cap": _count_known([utterance.hit_cap for utterance in self.utterances]),
             "empty_references": sum(not utterance.normalised.reference for utterance in self.utterances),
