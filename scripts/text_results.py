@@ -1,10 +1,12 @@
 """Does a live teacher help a small language model? Trains both arms with every seed and writes `results/text.json`.
 
-    python scripts/text_results.py [--seeds 0 1 2 3 4] [--jobs 2] [--summary-only]
+    python scripts/text_results.py [--seeds 0 1 2 3 4] [--compute-seeds 0 1 2 3 4] [--jobs 2] [--summary-only]
 
 One teacher (recipes/text_teacher.yaml), then for every seed the student distilled from it (recipes/text_distil.yaml)
-and the same student by cross-entropy alone (recipes/text_ce.yaml), at equal steps, rows and tokens. Losses are compared
-document by document; the intervals are for new documents and new seeds. Finished runs under runs/text are found again.
+and the same student by cross-entropy alone (recipes/text_ce.yaml), at equal steps, rows and tokens; and for some seeds
+cross-entropy alone at equal compute: as many more steps as the teacher's passes beside the student cost. Losses are
+compared document by document; the intervals are for new documents and new seeds. Finished runs under runs/text are
+found again.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import math
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,25 @@ from tutelage.records.provenance import collect_provenance
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs" / "text"
 TEACHER = RUNS / "teacher"
-ARMS = {"distilled": ("text_distil", "student, distilled"), "cross_entropy_alone": ("text_ce", "student, trained")}
+EQUAL_COMPUTE_STEPS = 1112  # 400 steps with the teacher's passes, 2.69e12 FLOPs, over those without, 9.68e11
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train the student: its recipe, what is changed in it, and the row of the result that it is."""
+
+    recipe: str
+    system: str
+    changes: tuple[str, ...] = ()
+
+
+ARMS = {
+    "distilled": Arm("text_distil", "student, distilled"),
+    "cross_entropy_alone": Arm("text_ce", "student, trained"),
+    "cross_entropy_equal_compute": Arm(
+        "text_ce", "student, trained", ("--set", f"training.steps={EQUAL_COMPUTE_STEPS}")
+    ),
+}
 LOSSES = {"nats_per_token": ("tokens", 1.0), "bits_per_byte": ("bytes", 1 / math.log(2))}
 
 
@@ -37,22 +58,26 @@ def main() -> int:
     """Train what is missing, compare, write; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--compute-seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="of the arm at equal compute"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--summary-only", action="store_true", help="compare the runs that are there")
     arguments = parser.parse_args()
+    seeds = dict.fromkeys(ARMS, arguments.seeds) | {"cross_entropy_equal_compute": arguments.compute_seeds}
     if not arguments.summary_only:
         train(ROOT / "recipes" / "text_teacher.yaml", TEACHER, "--seed", "0")
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            jobs = [(arm, seed) for seed in arguments.seeds for arm in ARMS]
-            list(pool.map(lambda job: train_arm(*job), jobs))
-    write_json(ROOT / "results" / "text.json", summarise(arguments.seeds))
+            list(pool.map(lambda job: train_arm(*job), [(arm, seed) for arm in ARMS for seed in seeds[arm]]))
+    write_json(ROOT / "results" / "text.json", summarise(seeds))
     return 0
 
 
 def train_arm(arm: str, seed: int) -> None:
     """One run of one arm."""
-    recipe = ROOT / "recipes" / f"{ARMS[arm][0]}.yaml"
-    train(recipe, folder_of(arm, seed), "--seed", str(seed), "--set", f"teacher.model={TEACHER / 'student'}")
+    recipe = ROOT / "recipes" / f"{ARMS[arm].recipe}.yaml"
+    words = ("--seed", str(seed), "--set", f"teacher.model={TEACHER / 'student'}", *ARMS[arm].changes)
+    train(recipe, folder_of(arm, seed), *words)
 
 
 def folder_of(arm: str, seed: int) -> Path:
@@ -70,51 +95,57 @@ def train(recipe: Path, out: Path, *words: str) -> None:
     print(f"{out.name}: done", file=sys.stderr)
 
 
-def summarise(seeds: list[int]) -> dict[str, Any]:
+def summarise(seeds: dict[str, list[int]]) -> dict[str, Any]:
     """Every arm's losses, the paired differences, and what each run was."""
-    resampling = Resampling()
-    runs = {arm: [load(folder_of(arm, seed)) for seed in seeds] for arm in ARMS}
-    teacher = load(TEACHER)
-    arms: dict[str, Any] = {}
-    sums: dict[str, dict[str, GroupSums]] = {}
-    for arm, (recipe, system) in ARMS.items():
-        sums[arm] = {metric: pool(seeds, arm, system, metric) for metric in LOSSES}
-        first = runs[arm][0]
-        arms[arm] = {
-            "recipe": f"recipes/{recipe}.yaml",
-            "metrics": {metric: seed_interval(found, resampling).to_dict() for metric, found in sums[arm].items()},
-            "agreement_by_seed": [run["systems"][-1]["metrics"]["agreement"]["value"] for run in runs[arm]],
-            "nats_per_token_by_seed": [run["systems"][-1]["metrics"]["nats_per_token"]["value"] for run in runs[arm]],
-            "supervised_tokens": [run["training"]["supervised_tokens"] for run in runs[arm]],
-            "flops": first["training"]["flops"],
-            "seconds": [run["training"]["seconds"] for run in runs[arm]],
-        }
-    tokens = {tuple(arm["supervised_tokens"]) for arm in arms.values()}
-    if len(tokens) != 1:
+    runs = {arm: [load(folder_of(arm, seed)) for seed in seeds[arm]] for arm in ARMS}
+    tokens = {arm: [run["training"]["supervised_tokens"] for run in found] for arm, found in runs.items()}
+    if tokens["distilled"] != tokens["cross_entropy_alone"]:
         raise InputError("the arms were not trained on equally many tokens, so they are not compared.")
-    differences = {
-        metric: compare_sums(
-            metric, sums["cross_entropy_alone"][metric], sums["distilled"][metric], resampling
-        ).to_dict()
-        for metric in LOSSES
-    }
-    distilled = runs["distilled"][0]
+    teacher, distilled = load(TEACHER), runs["distilled"][0]
     return {
-        "question": "Does distilling from a live teacher beat cross-entropy alone at equal tokens?",
+        "question": "Does a live teacher beat cross-entropy alone, at equal tokens and at equal compute?",
         "command": "python scripts/text_results.py",
-        "seeds": seeds,
         "teacher": {
             "recipe": "recipes/text_teacher.yaml",
             "params": teacher["student"]["params"],
             "supervised_tokens": teacher["training"]["supervised_tokens"],
-            "metrics": distilled["systems"][0]["metrics"],
             "flops": teacher["training"]["flops"],
+            "metrics": distilled["systems"][0]["metrics"],
         },
         "student": {"params": distilled["student"]["params"], "law": distilled["law"]},
         "data": {name: distilled["data"][name] for name in ("train", "held_out")},
-        "arms": arms,
-        "distilled_minus_cross_entropy": differences,
+        "arms": {arm: describe(arm, seeds[arm], found) for arm, found in runs.items()},
+        "distilled_minus_cross_entropy": {
+            "equal_tokens": differences("cross_entropy_alone", seeds["cross_entropy_alone"]),
+            "equal_compute": differences("cross_entropy_equal_compute", seeds["cross_entropy_equal_compute"]),
+        },
         "provenance": {**collect_provenance().to_dict(), "runs": distilled["provenance"]},
+    }
+
+
+def describe(arm: str, seeds: list[int], runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One arm: pooled losses with intervals, and each seed's numbers."""
+    rows = [run["systems"][-1]["metrics"] for run in runs]
+    return {
+        "recipe": f"recipes/{ARMS[arm].recipe}.yaml",
+        "changes": list(ARMS[arm].changes),
+        "seeds": seeds,
+        "metrics": {metric: seed_interval(pool(seeds, arm, metric), Resampling()).to_dict() for metric in LOSSES},
+        "nats_per_token_by_seed": [row["nats_per_token"]["value"] for row in rows],
+        "agreement_by_seed": [row["agreement"]["value"] for row in rows],
+        "supervised_tokens": runs[0]["training"]["supervised_tokens"],
+        "flops": runs[0]["training"]["flops"],
+        "seconds": [run["training"]["seconds"] for run in runs],
+    }
+
+
+def differences(baseline: str, seeds: list[int]) -> dict[str, Any]:
+    """Distilled minus a baseline, paired by seed and document."""
+    return {
+        metric: compare_sums(
+            metric, pool(seeds, baseline, metric), pool(seeds, "distilled", metric), Resampling()
+        ).to_dict()
+        for metric in LOSSES
     }
 
 
@@ -124,13 +155,13 @@ def load(folder: Path) -> dict[str, Any]:
     return document
 
 
-def pool(seeds: list[int], arm: str, system: str, metric: str) -> GroupSums:
+def pool(seeds: list[int], arm: str, metric: str) -> GroupSums:
     """One arm's losses by document, a row a seed."""
     unit, scale = LOSSES[metric]
     rows = []
     for seed in seeds:
         lines = (folder_of(arm, seed) / "documents.jsonl").read_text(encoding="utf-8").splitlines()
-        rows.append([line for line in map(json.loads, lines) if line["system"] == system])
+        rows.append([line for line in map(json.loads, lines) if line["system"] == ARMS[arm].system])
     if any([line["id"] for line in row] != [line["id"] for line in rows[0]] for row in rows):
         raise InputError("the seeds were judged on different documents.")
     errors = np.asarray([[scale * line["nats"] for line in row] for row in rows])
