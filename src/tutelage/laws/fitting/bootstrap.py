@@ -27,8 +27,8 @@ from tutelage.progress import Advance
 GROUP = 128
 """Draws that exchange solutions."""
 _NEIGHBOURS = 12
-_FIRST_STEPS = 40
-_LAST_STEPS = 100
+_FIRST_STEPS = 24
+_LAST_STEPS = 80
 _TOLERANCE = 1e-8
 DIGITS = 10
 """Significant digits of stored draws: far below any interval, and a third of the size of all of them."""
