@@ -39,7 +39,7 @@ def packed_rows(seed: int, length: int = LENGTH) -> Packed:
         ids = draw.integers(3, VOCABULARY, size + 1).astype(np.int32)
         keep = np.ones(size, dtype=bool)
         keep[: size // 3] = False  # a prompt
-        documents.append(Encoded(f"doc-{number}", ids[:-1], ids[1:], keep))
+        documents.append(Encoded(f"doc-{number}", f"doc-{number}", ids[:-1], ids[1:], keep, size))
     return pack(documents, length, "documents")
 
 

@@ -185,7 +185,7 @@ class _Work:
         """Write the manifest, then remove what no manifest lists."""
         write_manifest(self._folder, Manifest(self._contents, self._layout, **self._shape, shards=records))
         listed = {record.file for record in records}
-        for path in [*find_shards(self._folder), *self._folder.glob(f".shard-*{PARTIAL}")]:
+        for path in [*find_shards(self._folder), *self._folder.glob(f".*{PARTIAL}")]:
             if path.name not in listed:
                 path.unlink(missing_ok=True)
 
