@@ -76,7 +76,7 @@ def main() -> int:
 def train_arm(arm: str, seed: int) -> None:
     """One run of one arm."""
     recipe = ROOT / "recipes" / f"{ARMS[arm].recipe}.yaml"
-    words = ("--seed", str(seed), "--set", f"teacher.model={TEACHER / 'student'}", *ARMS[arm].changes)
+    words = ("--seed", str(seed), "--set", f"teacher.model=../{TEACHER.relative_to(ROOT)}/student", *ARMS[arm].changes)
     train(recipe, folder_of(arm, seed), *words)
 
 
@@ -90,8 +90,9 @@ def train(recipe: Path, out: Path, *words: str) -> None:
     if (out / "result.json").is_file():
         return
     more = ["--resume"] if (out / "run.json").is_file() else []
-    command = [sys.executable, "-m", "tutelage.cli.main", "distill", str(recipe), "--out", str(out), *words, *more]
-    subprocess.run([*command, "--ledger", str(RUNS / "ledger.db"), "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    paths = [str(path.relative_to(ROOT)) for path in (recipe, out, RUNS / "ledger.db")]
+    command = [sys.executable, "-m", "tutelage.cli.main", "distill", paths[0], "--out", paths[1], *words, *more]
+    subprocess.run([*command, "--ledger", paths[2], "--quiet"], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
     print(f"{out.name}: done", file=sys.stderr)
 
 
@@ -119,7 +120,7 @@ def summarise(seeds: dict[str, list[int]]) -> dict[str, Any]:
             "equal_tokens": differences("cross_entropy_alone", seeds["cross_entropy_alone"]),
             "equal_compute": differences("cross_entropy_equal_compute", seeds["cross_entropy_equal_compute"]),
         },
-        "provenance": {**collect_provenance().to_dict(), "runs": distilled["provenance"]},
+        "provenance": {**collect_provenance().to_dict(), "runs_commit": distilled["provenance"]["commit"]},
     }
 
 
