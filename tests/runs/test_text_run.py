@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tiny_text import LAYOUTS, shared_tiny_text, tiny_text, tiny_tokenizer
+from tiny_text import CHAT, LAYOUTS, shared_tiny_text, tiny_text, tiny_tokenizer
 from tiny_text_run import write_text_run
 from tutelage.config import dump_recipe, load_recipe
 from tutelage.errors import InputError, InterruptedRunError, PreflightError
@@ -248,6 +248,36 @@ def test_conversations_must_fit_their_rows(tmp_path: Path) -> None:
     recipe.write_text(recipe.read_text().replace("length: 40", "length: 40\n  packing: stream"))
     with pytest.raises(InputError, match="choose packing: documents"):
         run(recipe, "stream")
+
+
+def test_a_smaller_model_learns_conversations_written_by_a_template_of_the_recipe(tmp_path: Path) -> None:
+    bare, smaller = (
+        tiny_text(tmp_path / "bare", chat=None),
+        tiny_text(tmp_path / "smaller", "qwen2", width=16, chat=None),
+    )
+    (tmp_path / "chat.jinja").write_text(CHAT, encoding="utf-8")
+    recipe = write_text_run(
+        tmp_path,
+        student=f"model: {smaller}\n  layers: 2\n  keep: first\n  layer_map: uniform",
+        objective="- {kind: kl}\n  - {kind: cosine}",
+        data="chat_template: chat.jinja",
+    )
+    recipe.write_text(recipe.read_text().replace(f"model: {shared_tiny_text()}", f"model: {bare}"))
+    for part, names in (("train", "abc"), ("held_out", "de")):
+        turns = [[{"role": "user", "content": name}, {"role": "assistant", "content": f"{name} dog"}] for name in names]
+        lines = "".join(
+            json.dumps({"id": name, "messages": turn}) + "\n" for name, turn in zip(names, turns, strict=True)
+        )
+        (tmp_path / f"{part}.jsonl").write_text(lines, encoding="utf-8")
+    result = run(recipe)
+    assert result["data"]["train"]["conversations"] == 3
+    assert result["data"]["train"]["supervised"] < result["data"]["train"]["tokens"]
+    assert result["student"]["layers"] == [0, 1]
+    assert [(pair["student"], pair["teacher"]) for pair in result["layer_map"]] == [(1, 2), (2, 4)]
+    assert {*result["alignment"]} == {"1-2", "2-4"}
+    exported = tmp_path / "run" / "student"
+    assert json.loads((exported / "tokenizer_config.json").read_text())["chat_template"] == CHAT
+    assert json.loads((exported / "config.json").read_text())["model_type"] == "qwen2"
 
 
 def test_a_dry_run_counts_what_the_run_does(tmp_path: Path) -> None:
