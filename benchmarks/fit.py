@@ -44,6 +44,7 @@ from tutelage.laws.law import Law
 from tutelage.laws.published import PUBLISHED
 from tutelage.laws.simulate import simulate
 from tutelage.laws.table import RunTable
+from tutelage.records.estimate import Estimate
 from tutelage.records.files import write_json
 
 Array = NDArray[np.float64]
@@ -274,11 +275,12 @@ def chinchilla_fit(case: Case, python: str, ours: Array, least: float, points: i
     theta = np.array([*(np.log(found[name]) for name in ("E", "A", "B")), found["alpha"], found["beta"]])
     value = loss_and_gradient(case, theta)[0]
     whole = said["seconds"] / said["starts"] * CHINCHILLA_STARTS
+    method = f"{said['starts']} of {CHINCHILLA_STARTS} starts, extrapolated; one run"
     return {
         "starts": CHINCHILLA_STARTS,
         "starts_run": said["starts"],
-        "seconds": float(f"{whole:.4g}"),
-        "time_ratio": float(f"{whole / np.median(ours):.4g}"),
+        "seconds": Estimate(float(f"{whole:.4g}"), method=method).to_dict(),
+        "time_ratio": Estimate(float(f"{whole / np.median(ours):.4g}"), method=method).to_dict(),
         "objective": value,
         "gap": value / least - 1.0,
     }

@@ -1,4 +1,4 @@
-"""Write the demo's figures into README.md from results/*.json (`make docs`; a test checks that they are current).
+"""Write the figures of README.md from results/*.json (`make docs`; a test checks that they are current).
 
 With --check nothing is written, and the exit code says whether the table is current.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from tutelage.cli.scores import percent, points
 from tutelage.runs.speech.card import score_lines
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- demo: begin (made by `make docs`) -->\n", "<!-- demo: end -->\n"
 
 
 def main() -> int:
@@ -25,24 +24,29 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail when the table is out of date")
     arguments = parser.parse_args()
     readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    head, _, rest = before.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    if not tail:
-        print(f"README.md lacks the lines {BEGIN!r} and {END!r}", file=sys.stderr)
-        return 2
-    after = head + BEGIN + table() + END + tail
+    before = after = readme.read_text(encoding="utf-8")
+    for name, make in BLOCKS.items():
+        begin, end = f"<!-- {name}: begin (made by `make docs`) -->\n", f"<!-- {name}: end -->\n"
+        head, _, rest = after.partition(begin)
+        _, _, tail = rest.partition(end)
+        if not tail:
+            print(f"README.md lacks the lines {begin!r} and {end!r}", file=sys.stderr)
+            return 2
+        after = head + begin + make() + end + tail
     if arguments.check:
         return int(after != before)
     readme.write_text(after, encoding="utf-8")
     return 0
 
 
-def table() -> str:
+def read(name: str) -> Any:
+    """A result file."""
+    return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
+
+
+def demo_table() -> str:
     """The demo's scores, size and speed, and the comparison over seeds, as Markdown."""
-    demo, acceptance = (
-        json.loads((ROOT / "results" / name).read_text(encoding="utf-8")) for name in ("demo.json", "acceptance.json")
-    )
+    demo, acceptance = read("demo.json"), read("acceptance.json")
     lines = [*facts(demo), between_arms(acceptance)]
     return "\n".join([*score_lines(demo), "", *(f"- {line}" for line in lines), ""])
 
@@ -75,6 +79,42 @@ def facts(document: Mapping[str, Any]) -> list[str]:
     )
     return [versus, size, time]
 
+
+def fit_table() -> str:
+    """The fit against its peers on the same runs: time and what each misses of the best objective, as Markdown."""
+    document = read("fit.json")
+    lines = ["| task | ours, CPU s | against | its starts (run) | its time over ours | its objective above ours |"]
+    lines.append("|---|---|---|---|---|---|")
+    tasks = {
+        "4,096 starts, 5 constants, 80 runs": document["many_starts"]["hoffmann"],
+        "4,096 starts, 9 constants, 300 runs": document["many_starts"]["distillation-eq8"],
+        "one fit, 5 constants, 240 runs": document["one_fit_of_240_runs"],
+    }
+    for task, measured in tasks.items():
+        ours = measured["ours"]
+        for peer, theirs in measured.items():
+            if not isinstance(theirs, dict) or peer == "ours" or "time_ratio" not in theirs:
+                continue
+            lines.append(
+                f"| {task} | {ours['seconds']['value']:.2g} | {peer} | {theirs['starts']:,} ({theirs['starts_run']:,}) | "
+                f"{_ratio(theirs['time_ratio'])} | {theirs['gap'] - ours['gap']:.0e} |"
+            )
+    drawn = document["bootstrap"]["distillation-eq8"]
+    tail = (
+        "Baselines ran the starts in brackets: their time is extrapolated, their objective is what these starts reached. "
+        f"4,096 bootstrap fits of the nine-constant law take {drawn['seconds_for_4096']:.3g} CPU s on one core, with a "
+        f"median excess of {drawn['median_excess']:.0e} over {drawn['judged_against']}."
+    )
+    return "\n".join([*lines, "", tail, ""])
+
+
+def _ratio(ratio: Mapping[str, Any]) -> str:
+    ends = "" if ratio["low"] is None else f" [{ratio['low']:.3g}, {ratio['high']:.3g}]"
+    return f"{ratio['value']:,.3f}{ends}" if ratio["value"] < 10 else f"{ratio['value']:,.0f}{ends}"
+
+
+BLOCKS: Mapping[str, Callable[[], str]] = {"demo": demo_table, "fit": fit_table}
+"""What README holds between the lines `NAME: begin` and `NAME: end`."""
 
 if __name__ == "__main__":
     raise SystemExit(main())
