@@ -95,13 +95,14 @@ def fit_table() -> str:
         for peer, theirs in measured.items():
             if not isinstance(theirs, dict) or peer == "ours" or "time_ratio" not in theirs:
                 continue
+            starts = f"{theirs['starts']:,} ({theirs['starts_run']:,})"
             lines.append(
-                f"| {task} | {ours['seconds']['value']:.2g} | {peer} | {theirs['starts']:,} ({theirs['starts_run']:,}) | "
+                f"| {task} | {ours['seconds']['value']:.2g} | {peer} | {starts} | "
                 f"{_ratio(theirs['time_ratio'])} | {theirs['gap'] - ours['gap']:.0e} |"
             )
     drawn = document["bootstrap"]["distillation-eq8"]
     tail = (
-        "Baselines ran the starts in brackets: their time is extrapolated, their objective is what these starts reached. "
+        "Baselines ran the starts in brackets: their time is extrapolated, their objective what these starts reached. "
         f"4,096 bootstrap fits of the nine-constant law take {drawn['seconds_for_4096']:.3g} CPU s on one core, with a "
         f"median excess of {drawn['median_excess']:.0e} over {drawn['judged_against']}."
     )
