@@ -90,3 +90,14 @@ def test_a_single_teacher_and_none(law: Law) -> None:
     assert plan(Question(1e9, compute=1e21), law).teachers_text == ""
     unable = plan(Question(1e9, target_loss=2.0, teachers=(SEVEN,)), law)
     assert unable.teachers_text == "None of the given teachers can serve this question."
+
+
+def test_what_a_stronger_teacher_loses_by_its_price_is_not_laid_on_the_gap(law: Law) -> None:
+    teachers = (Teacher("7B", 7e9, 2.02), Teacher("13B", 13e9, 1.93))
+    answer = plan(Question(1e9, compute=2.85e21, teachers=teachers), law)
+    strong = answer.teachers[1]
+    assert (strong.teacher.name, strong.side) == ("13B", "too strong")
+    assert strong.lost is not None
+    assert strong.behind is not None
+    assert strong.lost.value < 0.5 * strong.behind.value
+    assert "serves worse: mostly because its logits leave fewer tokens" in answer.teachers_text

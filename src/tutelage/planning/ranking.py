@@ -117,7 +117,7 @@ def teachers_in_words(question: Question, ranked: tuple[RankedTeacher, ...]) -> 
     text += _second(question, served) + "."
     for entry in served[1:]:
         if entry.teacher.loss < first.teacher.loss:
-            text += f" {entry.teacher.name} is stronger and serves worse: {_why(entry)}."
+            text += f" {entry.teacher.name} is stronger and serves worse: {_why(question, entry)}."
     return (
         f"{text} On {format_quantity(_value(first.student_tokens))} tokens a teacher stronger than a loss of "
         f"{_with_ends(first.best_teacher_loss)} hurts (the capacity gap); {first.teacher.name} is {first.side} by "
@@ -135,12 +135,16 @@ def _second(question: Question, served: list[RankedTeacher]) -> str:
     return f"; {second.teacher.name} is {_with_ends(second.behind)} nats behind"
 
 
-def _why(entry: RankedTeacher) -> str:
+def _why(question: Question, entry: RankedTeacher) -> str:
     if entry.side == "too strong":
-        return (
+        gap = (
             f"it is too strong (the best teacher's loss is {_value(entry.best_teacher_loss):.3f}), which costs the "
             f"student {_value(entry.lost):.4f} nats"
         )
+        # With a budget of compute, the rest of what it is behind is the price of its logits.
+        if question.budget == "compute" and _value(entry.lost) < 0.5 * _value(entry.behind):
+            return f"mostly because its logits leave fewer tokens; for those that they leave, {gap}"
+        return gap
     return "not because it is too strong, but because its logits leave fewer tokens"
 
 
