@@ -303,6 +303,19 @@ def test_a_class_that_takes_every_draw_and_a_sample_without_positions_come_back(
     assert nothing.ids_NK.shape == (0, 0)
 
 
+def test_samples_draw_apart_and_each_the_same_again() -> None:
+    logits = torch.zeros(1, 6, 50)
+    answer = Answer(Signal(logits, {}), torch.zeros(1, 6, dtype=torch.long), torch.ones(1, 6, dtype=torch.bool))
+
+    def drawn(name: str, token_hash: str, seed: int = 0) -> list[int]:
+        row = encode(answer, 0, SampleKey(name, token_hash), CacheSettings("multinomial", 4, seed=seed))
+        return row.columns["ids"].tolist()
+
+    one = drawn("a", "t")
+    assert one == drawn("a", "t")
+    assert one not in (drawn("b", "t"), drawn("a", "u"), drawn("a", "t", 1))
+
+
 def test_top_k_of_every_class_stays_a_distribution() -> None:
     logits = 3 * torch.randn(1, 50, 7, generator=torch.Generator().manual_seed(0))
     answer = Answer(Signal(logits, {}), torch.zeros(1, 50, dtype=torch.long), torch.ones(1, 50, dtype=torch.bool))
@@ -313,6 +326,18 @@ def test_top_k_of_every_class_stays_a_distribution() -> None:
         own = torch.zeros(50, 7).scatter_(1, found.ids_NK, found.weights_NK.log())
         loss = divergence(Term("kl"), own, found, torch.ones(50, dtype=torch.bool))
         assert abs(float(loss.total)) <= 50 * FLOAT32
+
+
+def test_rounding_never_lifts_a_target_above_a_distribution() -> None:
+    """Nearly all mass is in the k classes, so that float16 lifts their sum above 1 at about half of the positions."""
+    logits = 3 * torch.randn(1, 200, 8, generator=torch.Generator().manual_seed(0))
+    logits[..., 7] = -30.0
+    answer = Answer(Signal(logits, {}), torch.zeros(1, 200, dtype=torch.long), torch.ones(1, 200, dtype=torch.bool))
+    row = encode(answer, 0, SampleKey("a", "t"), CacheSettings("topk", 7))
+    stored = torch.from_numpy(row.columns["log_p"]).double().exp().view(-1, 7).sum(-1)
+    assert 50 < int((stored > 1).sum()) < 150
+    found = decode_targets(row.columns, "topk", 7, 8)
+    torch.testing.assert_close(found.weights_NK.sum(-1) + found.rest_N, torch.ones(200))
 
 
 @pytest.mark.parametrize(
