@@ -57,6 +57,14 @@ def test_equal_confidences_share_a_bin() -> None:
     assert table.counts_M.tolist() == [9, 1]
 
 
+@given(guesses, st.integers(1, 20))
+def test_no_bin_of_equal_mass_is_empty(cases: list[tuple[float, bool]], bins: int) -> None:
+    table = measure_reliability([c for c, _ in cases], [r for _, r in cases], bins, "equal-mass")
+    assert table.counts_M.min() >= 1
+    assert table.counts_M.sum() == len(cases)
+    assert table.counts_M.size <= bins
+
+
 def test_an_empty_bin_counts_nothing_and_is_shown() -> None:
     table = measure_reliability([0.95, 0.95], [True, False], bins=10)
     assert table.error == pytest.approx(0.45)

@@ -89,3 +89,5 @@ class TestWhatIsRefused:
         one = simulate(400)
         with pytest.raises(InputError, match="not judged at the same"):
             one.check_same_positions(take(one, np.arange(400)[::-1]))
+        with pytest.raises(InputError, match="not judged at the same"):
+            one.check_same_positions(simulate(400, seed=1))  # the same groups, other labels
