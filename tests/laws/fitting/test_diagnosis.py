@@ -67,7 +67,7 @@ def test_too_few_runs_are_counted() -> None:
     status = of_sizes_and_tokens(params, tokens).status
     assert status.kind == "not-identified"
     assert status.text == "3 distinct runs cannot determine 5 constants (E, A, B, alpha, beta)."
-    assert status.remedy == "Add runs (7 or more), or fix constants with `fit.fixed`."
+    assert status.remedy == "Add runs (7 or more), or fix constants with --fixed."
     again = of_sizes_and_tokens(np.repeat(params, 10), np.repeat(tokens, 10))
     assert again.status.text == status.text
 

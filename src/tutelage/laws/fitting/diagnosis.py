@@ -160,7 +160,7 @@ def judge(
     weak = weak_constants(objective, measured, intervals, at_bounds)
     if weak:
         reasons = "; ".join(f"{name} ({why})" for name, why in weak.items())
-        text = f"Weakly identified: {reasons}. Predictions within the range of the runs are not concerned."
+        text = f"The runs leave these constants open: {reasons}. Predictions within the range of the runs are not concerned."
         remedy = "Use predictions and the identified quantities, not these constants; add runs, or fix constants."
         return Status("weakly-identified", text, remedy)
     text = f"{agreeing} of {len(found.objectives)} followed starts ended at the best objective."
@@ -175,13 +175,13 @@ def design_faults(objective: Objective, measured: Diagnosis) -> list[tuple[str, 
     if runs < len(free) + _SPARE_RUNS:
         counted = "1 run cannot" if runs == 1 else f"{runs} distinct runs cannot"
         text = f"{counted} determine {len(free)} constants ({', '.join(free)})."
-        faults.append((text, f"Add runs ({len(free) + _SPARE_RUNS} or more), or fix constants with `fit.fixed`."))
+        faults.append((text, f"Add runs ({len(free) + _SPARE_RUNS} or more), or fix constants with --fixed."))
     terms = [term for term in TERMS if term.scale in free or term.exponent in free]
     for term in terms:
         if np.ptp(columns[term.letter]) == 0:
             value, concerned = columns[term.letter][0], _listed([n for n in (term.scale, term.exponent) if n in free])
             text = f"{term.letter} is {value:.6g} in every run, which leaves {concerned} undetermined."
-            faults.append((text, f"Add runs of another {term.letter}, or fix them with `fit.fixed`."))
+            faults.append((text, f"Add runs of another {term.letter}, or fix them with --fixed."))
     if "c0" in free and np.ptp(columns["L_T"]) == 0:
         text = f"L_T is {columns['L_T'][0]:.6g} in every run, which leaves what the teacher does undetermined."
         faults.append((text, "Add runs with teachers of another loss."))
