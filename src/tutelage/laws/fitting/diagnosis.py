@@ -160,7 +160,7 @@ def judge(
     weak = weak_constants(objective, measured, intervals, at_bounds)
     if weak:
         reasons = "; ".join(f"{name} ({why})" for name, why in weak.items())
-        text = f"The runs leave these constants open: {reasons}. Predictions within the range of the runs are not concerned."
+        text = f"The runs leave these constants open: {reasons}. Predictions within their range are not concerned."
         remedy = "Use predictions and the identified quantities, not these constants; add runs, or fix constants."
         return Status("weakly-identified", text, remedy)
     text = f"{agreeing} of {len(found.objectives)} followed starts ended at the best objective."
