@@ -243,6 +243,15 @@ def test_the_log_keeps_whole_lines_up_to_a_step(tmp_path):
     assert [json.loads(line)["step"] for line in log.path.read_text().splitlines()] == list(range(1, 10))
 
 
+@pytest.fixture
+def answered_interrupt():
+    """Python's own answer to SIGINT, which a suite started in the background has not: its shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("answered_interrupt")
 def test_the_first_signal_is_noted_and_the_second_acts():
     before = signal.getsignal(signal.SIGINT)
     with stop_on_signals() as stop:
