@@ -7,7 +7,7 @@ from pathlib import Path
 
 _OPTIONS: dict[str, dict[str, object]] = {
     "--out": {"type": Path, "metavar": "DIR", "help": "where the result is written; must not exist yet"},
-    "--seed": {"type": int, "metavar": "INT", "help": "seed of every random draw (default: the recipe's where there is one, else 0)"},
+    "--seed": {"type": int, "metavar": "INT", "help": "seed of every random draw (default: the recipe's, or 0)"},
     "--set": {
         "action": "append",
         "default": [],
