@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tiny_text_run import write_text_run
+
 Runner = Callable[..., tuple[int, str, set[str]]]
 
 HEAVY = {"scipy", "numba", "pyarrow", "torch", "transformers"}
@@ -54,7 +56,7 @@ def test_bad_runs_are_found_before_numba_is_imported(run_listing_modules: Runner
     assert not modules & HEAVY
 
 
-@pytest.mark.parametrize("verb", ["plan", "fit", "simulate", "distill", "evaluate", "demo", "runs", "doctor"])
+@pytest.mark.parametrize("verb", ["plan", "fit", "simulate", "cache", "distill", "evaluate", "demo", "runs", "doctor"])
 def test_help_never_loads_torch(run_listing_modules: Runner, verb: str) -> None:
     code, text, modules = run_listing_modules(verb, "--help")
     assert code == 0, text
@@ -67,3 +69,24 @@ def test_a_missing_recipe_is_found_before_torch_is_imported(run_listing_modules:
     assert "missing.yaml" in text
     assert len(text.splitlines()) == 1
     assert not modules & {"torch", "transformers", "peft"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["cache", "recipe.yaml", "--out", "cache", "--kind", "topk"], "size is 0"),
+        (["cache", "recipe.yaml", "--out", "recipe.yaml"], "is not a folder"),
+        (["cache", "recipe.yaml", "--out", "cache", "--set", "data.train=none.jsonl"], "none.jsonl"),
+        (["distill", "recipe.yaml", "--out", "run", "--set", "teacher.cache=none"], "holds no manifest.json"),
+    ],
+    ids=["size", "folder", "data", "no-cache"],
+)
+def test_bad_caches_are_refused_before_torch_is_imported(
+    run_listing_modules: Runner, tmp_path: Path, words: list[str], said: str
+) -> None:
+    write_text_run(tmp_path)
+    code, text, modules = run_listing_modules(*words)
+    assert code == 2, text
+    assert said in text
+    assert not modules & {"torch", "transformers", "peft"}
+    assert not any((tmp_path / name).exists() for name in ("cache", "run"))

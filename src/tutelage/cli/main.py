@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "plan": "divide a budget between teacher and student; distil or train?",
     "fit": "fit a law to training runs, with intervals",
     "simulate": "write synthetic runs of a law",
+    "cache": "run a teacher once and keep what it says",
     "distill": "train a student as a recipe says",
     "evaluate": "score models on a manifest, with intervals",
     "demo": "distil a real speech model and prove it",

@@ -23,6 +23,7 @@ from tutelage.runs.attempt import Attempt
 from tutelage.runs.classroom import Course
 from tutelage.runs.folder import RunFolder
 from tutelage.runs.text.assembly import TextAssembly, assemble, load_outline
+from tutelage.runs.text.caching import open_cached_teacher
 from tutelage.runs.text.corpus import TokenSet, tokenise
 from tutelage.runs.text.cost import count_training
 from tutelage.runs.text.findings import TextFindings, TextSample
@@ -38,6 +39,7 @@ from tutelage.tasks.text.forward import read
 from tutelage.tasks.text.generate import continue_text, split_document
 from tutelage.tasks.text.isolation import leak_between_pieces
 from tutelage.teachers.live import LiveTeacher
+from tutelage.teachers.target_cache.cached import CachedTeacher
 from tutelage.training.checks import Check, check_budget, check_settings, check_targets, check_tokens, shared_settings
 from tutelage.training.loop import Stream
 from tutelage.training.preflight import PreflightReport, garble_padding, preflight
@@ -60,9 +62,10 @@ class TextClassroom:
         codec: The tokenizer of the data.
         train: Training rows.
         held_out: Held-out rows.
-        teacher: The teacher that is run beside the student; None where no term needs one.
+        teacher: The teacher, where a term needs one; run beside the student unless its targets are cached.
         lesson: Who learns what from whom.
         progress: Opens bars.
+        cached: The teacher's targets on the disk; None where it is run.
     """
 
     materials: TextMaterials
@@ -74,6 +77,7 @@ class TextClassroom:
     teacher: LiveTeacher[TextBatch] | None
     lesson: Lesson[TextBatch] = field(repr=False)
     progress: Progress = no_progress
+    cached: CachedTeacher | None = None
 
     @property
     def recipe(self) -> TextRecipe:
@@ -127,7 +131,10 @@ class TextClassroom:
             preflight=course.rehearsal,
             trained=course.trained,
             tokens=sum(int(rows[index].keep.sum()) * times for index, times in seen.items()),
-            cost=count_training(outline, self._lengths(seen), live_teacher=self.teacher is not None),
+            cost=count_training(
+                outline, self._lengths(seen), live_teacher=self.teacher is not None and self.cached is None
+            ),
+            targets=None if self.cached is None else self.cached.describe(),
             verdicts=(*course.untrained, student),
             alignment=self._measure_alignment(),
             exported=self._export(folder),
@@ -239,11 +246,15 @@ def open_text_classroom(materials: TextMaterials, accelerator: Accelerator, atte
         attempt.talk(describe(outline.pairs, outline.student.blocks, outline.teacher.blocks))
     attempt.talk(outline.describe())
     assembly = assemble(recipe, outline)
-    teacher = None
+    teacher = cached = None
     if assembly.objective.needs_teacher and outline.teacher is not None:
         teacher = LiveTeacher(outline.teacher.model, assembly.objective.teacher_layers, read)
-    lesson = _lesson(assembly, teacher)
-    return TextClassroom(materials, assembly, accelerator, codec, train, held_out, teacher, lesson, attempt.progress)
+        if materials.cache is not None:
+            cached = open_cached_teacher(materials, train, outline.teacher, assembly.objective, attempt)
+    lesson = _lesson(assembly, cached or teacher)
+    return TextClassroom(
+        materials, assembly, accelerator, codec, train, held_out, teacher, lesson, attempt.progress, cached
+    )
 
 
 def _spread(total: int, wanted: int) -> list[int]:
@@ -252,7 +263,7 @@ def _spread(total: int, wanted: int) -> list[int]:
     return [total - 1] if count == 1 else [place * (total - 1) // (count - 1) for place in range(count)]
 
 
-def _lesson(assembly: TextAssembly, teacher: LiveTeacher[TextBatch] | None) -> Lesson[TextBatch]:
+def _lesson(assembly: TextAssembly, teacher: LiveTeacher[TextBatch] | CachedTeacher | None) -> Lesson[TextBatch]:
     layers = assembly.objective.student_layers
 
     def student_forward(batch: TextBatch) -> Signal:

@@ -53,6 +53,7 @@ class TextFindings(Findings):
         identity: Hashes of tokenizer and template.
         verdicts: The teacher where there is one, the student before and after.
         samples: Continuations.
+        targets: What the teacher's cache holds; None where the teacher was run, or there is none.
     """
 
     outputs_name: ClassVar[str] = "documents.jsonl"
@@ -64,6 +65,7 @@ class TextFindings(Findings):
     identity: Mapping[str, str]
     verdicts: Sequence[TextVerdict]
     samples: Sequence[TextSample]
+    targets: Mapping[str, Any] | None = None
 
     @property
     def teacher(self) -> TextVerdict | None:
@@ -147,6 +149,7 @@ class TextFindings(Findings):
             },
             "comparisons": self._comparisons(),
             "samples": [asdict(sample) for sample in self.samples],
+            "cached_targets": self.targets,
         }
 
     def card(self, document: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from tutelage.records.document import Caution
 from tutelage.records.hashing import sha256_file, sha256_json
 from tutelage.runs.text.recipe import TextRecipe
 from tutelage.tasks.text.documents import Corpus, read_documents, shared_documents
+from tutelage.teachers.target_cache.manifest import MANIFEST, read_manifest
 
 _NAMED = 5  # examples written out in one line
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -53,12 +54,11 @@ class TextMaterials:
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same but for their seed: models, tokenizer and data count by their content."""
         data, design = self.recipe.data, self.recipe.student
-        tokenizer = {name: found for name, found in hash_folder(self.tokenizer).items() if name in _TOKENIZER_FILES}
         contents: dict[str, Mapping[str, str | None]] = {
             "data": {
                 "train": self.train.sha256,
                 "held_out": self.held_out.sha256,
-                "tokenizer": sha256_json(tokenizer),
+                "tokenizer": self.tokenizer_hash,
                 "chat_template": None if data.chat_template is None else sha256_file(data.chat_template),
             },
             "student": {
@@ -68,7 +68,24 @@ class TextMaterials:
         }
         if self.teacher is not None:
             contents["teacher"] = {"model": sha256_json(dict(self.teacher.sha256))}
-        return self.recipe.identify(contents)
+            if self.cache is not None:
+                contents["teacher"] = {**contents["teacher"], "cache": sha256_file(self.cache / MANIFEST)}
+        identity = self.recipe.identify(contents)
+        if self.recipe.teacher is not None and self.cache is None:
+            del identity["teacher"]["cache"]  # as before there were caches: runs with a live teacher stay comparable
+        return identity
+
+    @property
+    def cache(self) -> Path | None:
+        """The folder of the teacher's targets; None where the teacher is run."""
+        return None if self.recipe.teacher is None else self.recipe.teacher.cache
+
+    @property
+    def tokenizer_hash(self) -> str:
+        """Of the files that say what the tokenizer does."""
+        return sha256_json(
+            {name: found for name, found in hash_folder(self.tokenizer).items() if name in _TOKENIZER_FILES}
+        )
 
     @property
     def recipe_hash(self) -> str:
@@ -84,6 +101,8 @@ def gather_text(recipe: TextRecipe, *, talk: Talk = say_nothing, require_weights
         TutelageError: A model could not be fetched.
     """
     train, held_out = _read_data(recipe)
+    if recipe.teacher is not None and recipe.teacher.cache is not None:
+        read_manifest(recipe.teacher.cache)  # a cache that is not finished, before a model is fetched
     found: dict[str, ResolvedModel | None] = {"teacher": None, "student": None}
     for name, part in (("teacher", recipe.teacher), ("student", recipe.student)):
         if part is not None and part.model is not None:

@@ -11,6 +11,18 @@ from tutelage.students.design import TextDesign
 
 
 @dataclass(frozen=True)
+class TextTeacher(Teacher):
+    """A teacher of text, which may have been run once and for all.
+
+    Args:
+        cache: Folder that `tutelage cache` made of this recipe: training reads the teacher from there. None runs it
+            beside the student.
+    """
+
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
 class TextData:
     """Documents of text, or conversations.
 
@@ -81,7 +93,7 @@ class TextRecipe(Recipe):
 
     student: TextDesign
     data: TextData
-    teacher: Teacher | None = None
+    teacher: TextTeacher | None = None
     task: Literal["text"] = "text"
     evaluation: TextJudging = field(default_factory=TextJudging)
 

@@ -7,7 +7,7 @@ Shape letters: B batch, T positions.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -64,6 +64,12 @@ class CachedTeacher:
     def layers(self) -> tuple[int, ...]:
         """The blocks whose states every signal carries, ascending."""
         return self._cache.layers
+
+    def describe(self) -> dict[str, Any]:
+        """What is read, as JSON values."""
+        contents = self._cache.manifest.contents
+        names = ("kind", "size", "layers", "seed")
+        return {**{name: contents[name] for name in names}, "positions": self._cache.positions}
 
     def signal(self, batch: KeyedBatch) -> Signal:
         """The teacher's signal on one batch, at kept positions; zeros elsewhere.

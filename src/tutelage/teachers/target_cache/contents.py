@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tutelage.errors import InputError
 from tutelage.records.hashing import sha256_json
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = 1
 """Raised when the meaning of a stored number changes; part of every cache's contents."""
@@ -169,6 +170,8 @@ def name_differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> l
 
 def sample_generator(seed: int, key: SampleKey) -> torch.Generator:
     """The random numbers of one sample: the same in any order, batch and resumed build."""
+    import torch  # settings are checked before it is loaded
+
     digest = hashlib.sha256(f"{seed} {key.token_hash} {key.id}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 

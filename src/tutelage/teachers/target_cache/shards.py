@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from tutelage.errors import MissingExtraError, TutelageError
 from tutelage.records.files import explain_write_failure
 from tutelage.records.hashing import sha256_file
 from tutelage.teachers.target_cache.contents import SampleKey
-from tutelage.teachers.target_cache.rows import Row, Values
+
+if TYPE_CHECKING:  # a manifest is read before torch is loaded
+    from tutelage.teachers.target_cache.rows import Row, Values
 
 PARTIAL = ".part"
 _HEADER = b"tutelage.target_cache"
