@@ -39,7 +39,7 @@ def test_a_dry_run_expects_the_bytes_that_a_build_takes(
     found = built(capsys, recipe, "--out", out, *kind)
     assert found["schema"]["name"] == "tutelage.cache"
     numbers = expected["bytes_per_token"] * expected["positions"]
-    header = 8192  # of one shard: its schema and what it says of itself
+    header = 4096  # of one shard: its schema and what it says of itself take about 3 kB
     least = 0.5 * numbers if kind[1:2] == ("systematic",) else numbers  # equal draws are kept once
     assert least < found["built"]["bytes"] <= expected["bytes"] + header
     assert found["expected"] == expected
