@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tiny_finished import finished_speech
 from tiny_text_run import write_text_run
 
 Runner = Callable[..., tuple[int, str, set[str]]]
@@ -56,7 +57,9 @@ def test_bad_runs_are_found_before_numba_is_imported(run_listing_modules: Runner
     assert not modules & HEAVY
 
 
-@pytest.mark.parametrize("verb", ["plan", "fit", "simulate", "cache", "distill", "evaluate", "demo", "runs", "doctor"])
+@pytest.mark.parametrize(
+    "verb", ["plan", "fit", "simulate", "cache", "distill", "evaluate", "export", "demo", "runs", "doctor"]
+)
 def test_help_never_loads_torch(run_listing_modules: Runner, verb: str) -> None:
     code, text, modules = run_listing_modules(verb, "--help")
     assert code == 0, text
@@ -90,3 +93,30 @@ def test_bad_caches_are_refused_before_torch_is_imported(
     assert said in text
     assert not modules & {"torch", "transformers", "peft"}
     assert not any((tmp_path / name).exists() for name in ("cache", "run"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--to", "hf", "--out", "run/student"], "exists"),
+        (["none", "--to", "hf", "--out", "out"], "holds no run"),
+        (["run", "--to", "hf", "--quantization", "int8", "--out", "out"], "belongs to --to ctranslate2"),
+        (["run", "--to", "ctranslate2", "--quantization", "int4", "--out", "out"], "int8_float16"),
+        (["run", "--to", "ctranslate2", "--data", "none.jsonl", "--out", "out"], "none.jsonl"),
+        (["damaged", "--to", "hf", "--out", "out"], "not the file that the run wrote"),
+        (["run", "--to", "ctranslate2", "--out", "out", "--dry-run"], ""),
+    ],
+    ids=["place", "no-run", "option", "quantization", "data", "damaged", "dry-run"],
+)
+def test_bad_exports_are_refused_before_torch_is_imported(
+    run_listing_modules: Runner, tmp_path: Path, words: list[str], said: str
+) -> None:
+    finished_speech(tmp_path)
+    if words[0] == "damaged":
+        (tmp_path / "run").rename(tmp_path / "damaged")
+        (tmp_path / "damaged" / "student" / "config.json").write_text("{}")
+    code, text, modules = run_listing_modules("export", *words)
+    assert code == (2 if said else 0), text
+    assert said in text
+    assert not modules & {"torch", "transformers", "peft", "ctranslate2"}
+    assert not (tmp_path / "out").exists()

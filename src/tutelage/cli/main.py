@@ -26,6 +26,7 @@ VERBS: dict[str, str] = {
     "cache": "run a teacher once and keep what it says",
     "distill": "train a student as a recipe says",
     "evaluate": "score models on a manifest, with intervals",
+    "export": "write a run's student for other programs",
     "demo": "distil a real speech model and prove it",
     "report": "show a law or a plan as one HTML file",
     "runs": "list the runs that the ledger holds",

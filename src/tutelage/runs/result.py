@@ -147,6 +147,7 @@ def _body(findings: Findings, folder: RunFolder, provenance: Mapping[str, Any]) 
         },
         "law": asdict(findings.law_columns),
         "systems": findings.systems(),
+        "adapter": {"sha256": hash_files(folder.adapter)} if folder.adapter.is_dir() else None,
         **findings.details(),
         **findings.sections,
         "provenance": provenance,
