@@ -27,7 +27,7 @@ from tutelage.tasks.speech.labels import LabelCodec
 from tutelage.tasks.speech.manifest import Utterance
 
 EXACT = 1e-3
-"""Largest difference, of the largest value, that float32 arithmetic in another order may make (seen: 5e-5 at width 512)."""
+"""Largest difference, of the largest value, that float32 in another order may make (seen: 5e-5 at width 512)."""
 NOT_COMPARED = ("beam search", "timestamps", "audio longer than the window", "speed and memory")
 
 
