@@ -36,7 +36,7 @@ $(stamp): pyproject.toml constraints/tested.txt
 	@$(PYTHON) -m venv $(venv)
 	@# torch alone and first: a package that asks for an open range must find the tested build already there
 	@$(install) torch
-	@$(install) --editable '.[speech,fit,report,ctranslate2,dev]'
+	@$(install) --editable '.[speech,fit,report,ctranslate2,datasets,trackers,engines,ray,dev]'
 	@touch $@
 
 demo: $(stamp) ## distil a real speech model and prove it
