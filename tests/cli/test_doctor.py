@@ -125,3 +125,18 @@ def test_the_table_shows_faults_and_stderr_the_remedies(
     out, err = capsys.readouterr()
     assert "FAULT  disk space" in out
     assert "incomplete: not working: disk space. Free 2 GB" in err
+
+
+def test_extras_that_one_may_do_without_are_shown_and_are_no_fault(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if name == "ray" else present(name))
+    assert main(["doctor"]) == 0
+    lines = {
+        line.split("extra ")[1].split()[0]: line for line in capsys.readouterr().out.splitlines() if "extra " in line
+    }
+    assert {"text", "fit", "cache", "report", "ctranslate2", "datasets", "trackers", "engines", "ray"} <= set(lines)
+    assert "dev" not in lines
+    assert lines["ray"].endswith("optional, lacks ray: pip install 'tutelage[ray]'")
+    assert f"loky {metadata.version('loky')}" in lines["engines"]

@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         "environment": collect_provenance().to_dict(),
     }
     rows = [["ok" if check.ok else "FAULT", check.name, check.finding] for check in checks]
+    rows += [["ok" if not extra["missing"] else "-", f"extra {name}", _finding(extra)] for name, extra in optional()]
     human = table(rows, ["", "what", "found"])
     print_document(Document("doctor", body, status=status), as_json=arguments.json, human=human)
     return 1 if faults else 0
@@ -105,6 +106,17 @@ def extras() -> dict[str, list[str]]:
         if match:
             found.setdefault(match["extra"], []).append(match["name"])
     return found
+
+
+def optional() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The extras that a user may do without; what contributors install is not among them."""
+    yield from ((name, _extra_status(name)) for name in extras() if name not in ("speech", "dev"))
+
+
+def _finding(extra: dict[str, Any]) -> str:
+    if extra["missing"]:
+        return f"optional, lacks {', '.join(extra['missing'])}: {extra['install']}"
+    return ", ".join(f"{package} {version}" for package, version in extra["versions"].items())
 
 
 def _extra_status(extra: str) -> dict[str, Any]:
