@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ def export_student(
     plain = merged_model(model)
     plain.config._name_or_path = ""  # transformers 4 would write the path of the folder that was loaded
     plain.generation_config = _generation(plain.generation_config, language, task)
-    with _new_folder(out) as folder, quiet_transformers():
+    with new_folder(out) as folder, quiet_transformers():
         plain.save_pretrained(folder, safe_serialization=True)
         write_processor_files(folder, _features(processor.feature_extractor))
         _write_tokenizer(folder, processor.tokenizer, language, task)
@@ -145,7 +145,7 @@ def export_text_student(model: Any, tokenizer: Any, out: Path, template: str | N
     """
     plain = merged_model(model)
     plain.config._name_or_path = ""
-    with _new_folder(out) as folder, quiet_transformers():
+    with new_folder(out) as folder, quiet_transformers():
         plain.save_pretrained(folder, safe_serialization=True)
         write_for_older_readers(folder)
         tokenizer.save_pretrained(folder)
@@ -163,17 +163,22 @@ def save_adapter(model: Any, out: Path, base: AdapterBase | TextAdapterBase) -> 
     """
     if not hasattr(model, "peft_config"):
         raise InputError("This student has no adapters to save.")
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         # "auto" would ask the hub whether the vocabulary has grown.
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
         settings = json.loads((folder / "adapter_config.json").read_bytes())
         settings["base_model_name_or_path"] = base.reference
         settings["revision"] = base.revision
         write_json(folder / "adapter_config.json", settings)
-        write_json(folder / "base.json", asdict(base))
-        (folder / "README.md").write_text(_README, encoding="utf-8")
-        _open_to_readers(folder)
+        describe_adapter(folder, asdict(base))
     return out
+
+
+def describe_adapter(folder: Path, base: Mapping[str, Any]) -> None:
+    """Add what people need to a PEFT folder: `base.json`, which says what it fits, and a few words."""
+    write_json(folder / "base.json", dict(base))
+    (folder / "README.md").write_text(_README, encoding="utf-8")
+    _open_to_readers(folder)
 
 
 def adapter_config(model: Any) -> Any:
@@ -182,7 +187,7 @@ def adapter_config(model: Any) -> Any:
 
 
 @contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that is renamed to it when all went well and removed otherwise."""
     if out.exists():
         raise InputError(f"{out} exists already.")
