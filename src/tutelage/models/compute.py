@@ -7,7 +7,7 @@ and causal language models. Does not cover feature extraction, norms and activat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,13 @@ def transcription_flops(config: Mapping[str, Any], tokens: int) -> Transcription
 
 
 def lora_utterance_flops(
-    model: Any, adapted: Sequence[str], rank: int, tokens: int, *, cached_encoder: bool, extra_params: int = 0
+    model: Any,
+    adapted: Collection[str],
+    rank: int | Mapping[str, int],
+    tokens: int,
+    *,
+    cached_encoder: bool,
+    extra_params: int = 0,
 ) -> float:
     """FLOPs of training adapters on one utterance: forward and backward of student, its frozen part included.
 
@@ -71,7 +77,7 @@ def lora_utterance_flops(
     Args:
         model: The student, on any device; adapters need not be built.
         adapted: Full names of the layers that have one (`students.lora.target_modules`), in the decoder.
-        rank: Their rank.
+        rank: Their rank, or the rank of each.
         tokens: Decoder positions.
         cached_encoder: Whether the encoder's output is read from a cache.
         extra_params: Further trained parameters that see each decoder position (projectors).
@@ -79,6 +85,7 @@ def lora_utterance_flops(
     Raises:
         ValueError: Nothing is adapted, or something in the encoder is, which is not counted.
     """
+    ranks = _each(adapted, rank)
     outside = [name for name in adapted if not name.startswith("model.decoder.layers.")]
     if outside or not adapted:
         raise ValueError(f"adapters in the decoder are counted; {outside[:3] or 'none'} given")
@@ -88,13 +95,15 @@ def lora_utterance_flops(
         layer = model.get_submodule(name)
         # Keys and values of the cross-attention are made from the encoder's positions.
         sees = positions if name.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj")) else tokens
-        work += rank * (layer.in_features + layer.out_features) * sees
+        work += ranks[name] * (layer.in_features + layer.out_features) * sees
     lowest = min(int(name.split(".")[3]) for name in adapted)
     flops = count_flops(model.config.to_dict(), tokens)
     return flops.lora_training(work, lowest_block=lowest, cached_encoder=cached_encoder)
 
 
-def row_training_flops(model: Any, adapted: Sequence[str], rank: int, tokens: int, *, extra_params: int = 0) -> float:
+def row_training_flops(
+    model: Any, adapted: Collection[str], rank: int | Mapping[str, int], tokens: int, *, extra_params: int = 0
+) -> float:
     """FLOPs of training a causal language model on one row of text: forward and backward.
 
     With adapters F + (F_lin + 2 F_attn of the blocks from the lowest adapter up) + F_head + 6 N_adapter per position;
@@ -104,7 +113,7 @@ def row_training_flops(model: Any, adapted: Sequence[str], rank: int, tokens: in
     Args:
         model: The student, on any device; adapters need not be built.
         adapted: Full names of the layers that have an adapter; none where every weight is trained.
-        rank: Their rank.
+        rank: Their rank, or the rank of each.
         tokens: Positions of the row.
         extra_params: Further trained parameters that see each position (projectors).
     """
@@ -113,9 +122,28 @@ def row_training_flops(model: Any, adapted: Sequence[str], rank: int, tokens: in
     if not adapted:
         return flops.training + 6.0 * extra_params * tokens
     blocks = architecture_of(config).blocks
-    work = sum(rank * sum(layer_sizes(model.get_submodule(name))) for name in adapted) + extra_params
+    ranks = _each(adapted, rank)
+    work = sum(ranks[name] * sum(layer_sizes(model.get_submodule(name))) for name in adapted) + extra_params
     lowest = min(int(name.removeprefix(f"{blocks}.").split(".")[0]) for name in adapted)
     return flops.lora_training(float(work) * tokens, lowest_block=lowest)
+
+
+def dora_pass_flops(model: Any, ranks: Mapping[str, int]) -> float:
+    """FLOPs that DoRA adds to one pass, whatever the positions: the update B A of every layer, for its lengths.
+
+    With dropout PEFT makes the frozen product of each layer a second time, which is not counted.
+
+    Args:
+        model: The student, on any device; adapters need not be built.
+        ranks: Full names of the adapted layers with their ranks.
+    """
+    sizes = {name: layer_sizes(model.get_submodule(name)) for name in ranks}
+    # PEFT multiplies an identity matrix by A and then by B.
+    return sum(2.0 * rank * sizes[name][0] * sum(sizes[name]) for name, rank in ranks.items())
+
+
+def _each(adapted: Collection[str], rank: int | Mapping[str, int]) -> Mapping[str, int]:
+    return rank if isinstance(rank, Mapping) else dict.fromkeys(adapted, rank)
 
 
 def layer_sizes(layer: Any) -> tuple[int, int]:

@@ -11,7 +11,8 @@ Source: yang2026's abstract ("below 1 %" of the teacher's parameters); what is c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
@@ -47,17 +48,22 @@ class Trainables:
     """What a student trains, as it depends on the rank.
 
     Args:
-        params_per_rank: Parameters of all adapters together at rank 1; they grow in proportion.
+        params_per_rank: Parameters of all adapters together at rank 1, without `fixed_params`; they grow in proportion.
         projector_params: Parameters of all projectors together.
         largest_rank: The rank above which an adapter gains nothing.
+        fixed_params: Parameters of adapters that do not depend on the rank: those of layers with ranks of their own,
+            and DoRA's lengths.
+        own_ranks: Ranks that the recipe gives to some layers, by name.
     """
 
     params_per_rank: int
     projector_params: int = 0
     largest_rank: int | None = None
+    fixed_params: int = 0
+    own_ranks: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.params_per_rank < 1:
+        if self.params_per_rank < 0 or self.params_per_rank + self.fixed_params < 1:
             raise ValueError(f"Adapters have at least one parameter at rank 1, not {self.params_per_rank}.")
 
 
@@ -72,6 +78,7 @@ class BudgetReport:
         share: (adapters + projectors) / teacher.
         limit: The share that is allowed.
         rank: Rank of the adapters.
+        own_ranks: Ranks of their own that some adapters have, by name.
     """
 
     lora_params: int
@@ -80,6 +87,7 @@ class BudgetReport:
     share: float
     limit: float
     rank: int
+    own_ranks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def lora_share(self) -> float:
@@ -95,9 +103,9 @@ class BudgetReport:
         """One line with both numbers."""
         verdict = "within" if self.within else "over"
         return (
-            f"trains {self.lora_params:,} adapter + {self.projector_params:,} projector parameters at rank {self.rank}"
-            f" = {_percent(self.share)} of the teacher's {self.teacher_params:,} ({_percent(self.lora_share)} without "
-            f"the projectors), {verdict} the budget of {_percent(self.limit)}"
+            f"trains {self.lora_params:,} adapter + {self.projector_params:,} projector parameters at rank "
+            f"{self.rank}{_own(self.own_ranks)} = {_percent(self.share)} of the teacher's {self.teacher_params:,} "
+            f"({_percent(self.lora_share)} without the projectors), {verdict} the budget of {_percent(self.limit)}"
         )
 
 
@@ -113,8 +121,8 @@ def choose_rank(budget: Budget, trainables: Trainables, rank: int | Literal["aut
         InputError: The student is over the budget at this rank, or at rank 1 where the rank is open, and that is not
             allowed.
     """
-    fixed = trainables.projector_params
-    chosen = max(1, (budget.limit - fixed) // trainables.params_per_rank) if rank == "auto" else rank
+    left = budget.limit - trainables.projector_params - trainables.fixed_params
+    chosen = rank if rank != "auto" else max(1, left // max(1, trainables.params_per_rank))
     if rank == "auto" and trainables.largest_rank is not None:
         chosen = min(chosen, trainables.largest_rank)
     report = _report(budget, trainables, chosen)
@@ -129,22 +137,30 @@ def _limit(share: float, teacher_params: int) -> int:
 
 
 def _report(budget: Budget, trainables: Trainables, rank: int) -> BudgetReport:
-    lora = rank * trainables.params_per_rank
+    lora = rank * trainables.params_per_rank + trainables.fixed_params
     share = (lora + trainables.projector_params) / budget.teacher_params
-    return BudgetReport(lora, trainables.projector_params, budget.teacher_params, share, budget.share, rank)
+    return BudgetReport(
+        lora, trainables.projector_params, budget.teacher_params, share, budget.share, rank, trainables.own_ranks
+    )
 
 
 def _over(budget: Budget, trainables: Trainables, report: BudgetReport) -> str:
-    fits = (budget.limit - trainables.projector_params) // trainables.params_per_rank
+    left = budget.limit - trainables.projector_params - trainables.fixed_params
+    fits = left // trainables.params_per_rank if trainables.params_per_rank else 0
     if fits >= 1:
         way_out = f"Rank {fits} fits"
     else:
         way_out = "No rank fits: choose a smaller projector or fewer targets"
+        way_out += ", or lower ranks of their own (lora.ranks)" if trainables.own_ranks else ""
     return (
         f"The student trains {report.lora_params:,} adapter + {report.projector_params:,} projector parameters at rank "
-        f"{report.rank} = {_percent(report.share)} of the teacher's {report.teacher_params:,}, over the budget of "
-        f"{_percent(report.limit)}. {way_out}, or allow it (student.allow_over_budget)."
+        f"{report.rank}{_own(report.own_ranks)} = {_percent(report.share)} of the teacher's {report.teacher_params:,}, "
+        f"over the budget of {_percent(report.limit)}. {way_out}, or allow it (student.allow_over_budget)."
     )
+
+
+def _own(ranks: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{name} {rank}' for name, rank in ranks.items())})" if ranks else ""
 
 
 def _percent(share: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ DEFAULT_BUDGET_SHARE = 0.01
 """Trainable parameters over the teacher's parameters: below 1 % in yang2026's abstract."""
 
 Scope = Literal["decoder", "encoder", "both"]
+Initialisation = Literal["default", "pissa"]
 ProjectorKind = Literal["none", "linear", "bottleneck", "mlp"]
 LayerMapKind = Literal["last", "uniform", "origin"]
 LayerMap = LayerMapKind | tuple[tuple[int, int], ...]
@@ -35,6 +37,11 @@ class Lora:
             Whisper any of q_proj, k_proj, v_proj, out_proj, fc1, fc2, of a language model its own names.
         scope: Which half of the model the targets are looked for in.
         use_rslora: Scale by alpha / sqrt(rank) instead.
+        use_dora: Train the length of every output's weights too, apart from their direction (DoRA, arXiv:2402.09353).
+        init: "default" starts the update at zero; "pissa" takes the largest singular parts out of the frozen weights
+            and trains those (PiSSA, arXiv:2404.02948).
+        ranks: Ranks of their own for some targets, by a name as in `targets` or by more of its path; where two names
+            fit a layer, the longer one counts. The rest has `rank`.
     """
 
     rank: int | Literal["auto"] = "auto"
@@ -43,6 +50,9 @@ class Lora:
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     scope: Scope = "decoder"
     use_rslora: bool = False
+    use_dora: bool = False
+    init: Initialisation = "default"
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.rank != "auto":
@@ -64,6 +74,9 @@ class Lora:
             self.scope in ("decoder", "encoder", "both"),
             f'The LoRA scope must be "decoder", "encoder" or "both", not {self.scope!r}.',
         )
+        _require(self.init in ("default", "pissa"), f'The LoRA init is "default" or "pissa", not {self.init!r}.')
+        for name, rank in self.ranks.items():
+            _require(_is_count(rank), f"The LoRA rank of {name} must be a whole number from 1, not {rank!r}.")
 
     def alpha_for(self, rank: int) -> float:
         """The scale numerator at `rank`: `alpha`, else twice the rank."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from tutelage.errors import InputError, TutelageError
 from tutelage.models.architectures import Task
@@ -29,6 +30,7 @@ from tutelage.models.load import count_params, quiet_transformers
 from tutelage.models.verify import read_header, verify_model_folder
 from tutelage.records.files import explain_write_failure
 from tutelage.students.lora import ADAPTER
+from tutelage.students.pissa import as_ordinary_lora, started_from_principal
 
 _DERIVED_FEATURES = ("mel_filters", "processor_class", "_processor_class")
 _TRAINING_ONLY = ("lora_", "projector", "base_layer", "base_model")
@@ -158,6 +160,9 @@ def export_text_student(model: Any, tokenizer: Any, out: Path, template: str | N
 def save_adapter(model: Any, out: Path, base: AdapterBase | TextAdapterBase) -> Path:
     """Write the adapters alone as a PEFT folder (safetensors), with `base.json` saying what they fit.
 
+    Adapters that began as parts of the weights (PiSSA) are written as ordinary ones of the weights as they were, at
+    twice the rank.
+
     Raises:
         InputError: The model has no adapters, `out` exists or cannot be written, or the disk is full.
     """
@@ -167,6 +172,11 @@ def save_adapter(model: Any, out: Path, base: AdapterBase | TextAdapterBase) -> 
         # "auto" would ask the hub whether the vocabulary has grown.
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
         settings = json.loads((folder / "adapter_config.json").read_bytes())
+        if started_from_principal(model):
+            weights = folder / "adapter_model.safetensors"
+            tensors, changed = as_ordinary_lora(model, load_file(weights), ADAPTER)
+            save_file(tensors, weights, metadata={"format": "pt"})
+            settings |= changed
         settings["base_model_name_or_path"] = base.reference
         settings["revision"] = base.revision
         write_json(folder / "adapter_config.json", settings)

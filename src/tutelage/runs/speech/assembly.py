@@ -6,20 +6,22 @@ encoder outputs, training or judging (`distil`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from tutelage.errors import InputError
+from tutelage.models.compute import dora_pass_flops
 from tutelage.models.load import SpeechModel, count_params, load_meta, load_speech_model
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.terms import LayerPair
 from tutelage.runs.speech.materials import SpeechMaterials
 from tutelage.runs.speech.recipe import SpeechRecipe
-from tutelage.students.budget import Budget, BudgetReport, Trainables, choose_rank
+from tutelage.students.budget import Budget, BudgetReport, choose_rank
 from tutelage.students.layer_map import map_layers
-from tutelage.students.lora import add_lora, count_lora_params, largest_useful_rank, target_modules
+from tutelage.students.lora import adapter_trainables, add_lora, module_ranks
 from tutelage.students.projection import count_projector_params, make_projectors
 from tutelage.students.shrink import ShrunkModel, shrink_speech_model
 from tutelage.tasks.speech.features import fingerprint
@@ -35,7 +37,8 @@ class Outline:
         student: The student cut to size, without adapters.
         pairs: The layer map; empty where nothing is aligned.
         budget: What is trained, as a share of the teacher.
-        adapted: Full names of the student's layers that get an adapter.
+        adapted: Full names of the student's layers that get an adapter, with its rank.
+        pass_flops: What the adapters take in every pass, however many positions there are.
     """
 
     stock: SpeechModel
@@ -43,7 +46,8 @@ class Outline:
     student: ShrunkModel
     pairs: tuple[LayerPair, ...]
     budget: BudgetReport
-    adapted: tuple[str, ...]
+    adapted: Mapping[str, int]
+    pass_flops: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,14 +119,13 @@ def outline_models(recipe: SpeechRecipe, stock: SpeechModel, source: SpeechModel
             student.origins if source is None else None,
         )
     widths = (student.model.config.d_model, stock.model.config.d_model)
-    trainables = Trainables(
-        params_per_rank=count_lora_params(student.model, design.lora, 1),
-        projector_params=len(pairs) * count_projector_params(design.projector, *widths) if recipe.projects else 0,
-        largest_rank=largest_useful_rank(student.model, design.lora),
-    )
+    projectors = len(pairs) * count_projector_params(design.projector, *widths) if recipe.projects else 0
+    trainables = adapter_trainables(student.model, design.lora, projectors)
     budget = Budget(count_params(stock.model), design.budget_share, design.allow_over_budget)
     report = choose_rank(budget, trainables, design.lora.rank)
-    return Outline(stock, teacher, student, pairs, report, target_modules(student.model, design.lora))
+    ranks = module_ranks(student.model, design.lora, report.rank)
+    per_pass = dora_pass_flops(student.model, ranks) if design.lora.use_dora else 0.0
+    return Outline(stock, teacher, student, pairs, report, ranks, per_pass)
 
 
 def assemble(recipe: SpeechRecipe, outline: Outline) -> Assembly:

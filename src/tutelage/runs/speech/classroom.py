@@ -139,7 +139,7 @@ class SpeechClassroom:
 
     def conclude(self, folder: RunFolder, course: Course[SpeechBatch]) -> SpeechFindings:
         """Judge, count, export, time."""
-        bench = self._bench()
+        bench, recipe = self._bench(), self.recipe
         taught = "distilled" if self.teacher is not None else "trained"
         name, encode = f"student, {taught}", from_outputs(self.outputs)
         trained_student = judge(name, self.assembly.student, encode, bench, examples=self.held_out)
@@ -156,6 +156,7 @@ class SpeechClassroom:
                 [len(self.codec.prompt) - 1 + length for length in lengths],
                 len(self.materials.train.utterances),
                 live_teacher=self.teacher is not None,
+                passes=recipe.training.steps * recipe.training.accumulate,
             ),
             verdicts=(*course.untrained, trained_student),
             alignment=self._measure_alignment(),

@@ -16,7 +16,9 @@ from tutelage.runs.speech.assembly import Outline
 _FLOAT = 4  # bytes
 
 
-def count_training(outline: Outline, lengths: Iterable[int], clips: int, *, live_teacher: bool) -> TrainingCost:
+def count_training(
+    outline: Outline, lengths: Iterable[int], clips: int, *, live_teacher: bool, passes: int = 0
+) -> TrainingCost:
     """FLOPs of a training.
 
     Args:
@@ -24,17 +26,18 @@ def count_training(outline: Outline, lengths: Iterable[int], clips: int, *, live
         lengths: Decoder positions of every clip in every step, the prompt among them.
         clips: Distinct clips, each encoded once.
         live_teacher: Whether the teacher runs beside the student.
+        passes: Batches that the student learns from.
     """
     by_length: dict[int, int] = {}
     for length in lengths:
         by_length[length] = by_length.get(length, 0) + 1
     student, teacher = outline.student.model, outline.teacher.model.config.to_dict()
-    learned = sum(
+    learned = passes * outline.pass_flops + sum(
         times
         * lora_utterance_flops(
             student,
             outline.adapted,
-            outline.budget.rank,
+            outline.adapted,
             length,
             cached_encoder=True,
             extra_params=outline.budget.projector_params,

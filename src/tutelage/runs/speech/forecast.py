@@ -42,7 +42,11 @@ def forecast_speech(materials: SpeechMaterials) -> tuple[Document, str]:
     training = recipe.training
     seen = training.steps * training.batch_size * training.accumulate
     cost = count_training(
-        outline, [positions] * seen, len(materials.train.utterances), live_teacher=objective.needs_teacher
+        outline,
+        [positions] * seen,
+        len(materials.train.utterances),
+        live_teacher=objective.needs_teacher,
+        passes=training.steps * training.accumulate,
     )
     memory = expect_memory(outline, training.batch_size, positions)
     speed = measure_product()

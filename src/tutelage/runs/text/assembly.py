@@ -6,6 +6,7 @@ training or judging (`classroom`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +18,16 @@ from tutelage.models.causal import (
     load_meta_causal,
     load_text_model,
 )
+from tutelage.models.compute import dora_pass_flops
 from tutelage.models.load import count_params
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.terms import LayerPair
 from tutelage.runs.text.materials import TextMaterials
 from tutelage.runs.text.recipe import TextRecipe
-from tutelage.students.budget import Budget, BudgetReport, Trainables, choose_rank
+from tutelage.students.budget import Budget, BudgetReport, choose_rank
 from tutelage.students.depth import shrink_text_model
 from tutelage.students.layer_map import map_layers
-from tutelage.students.lora import add_lora, count_lora_params, largest_useful_rank, target_modules
+from tutelage.students.lora import adapter_trainables, add_lora, module_ranks
 from tutelage.students.projection import count_projector_params, make_projectors
 
 
@@ -40,7 +42,8 @@ class TextOutline:
         pairs: The layer map; empty where nothing is aligned.
         projector_params: Parameters of all projectors.
         budget: What the adapters are, as a share of the teacher; None where every weight is trained.
-        adapted: Full names of the student's layers that get an adapter.
+        adapted: Full names of the student's layers that get an adapter, with its rank.
+        pass_flops: What the adapters take in every pass, however many positions there are.
     """
 
     teacher: TextModel | None
@@ -49,7 +52,8 @@ class TextOutline:
     pairs: tuple[LayerPair, ...]
     projector_params: int
     budget: BudgetReport | None
-    adapted: tuple[str, ...]
+    adapted: Mapping[str, int]
+    pass_flops: float = 0.0
 
     @property
     def trained_params(self) -> int:
@@ -149,17 +153,15 @@ def outline_models(recipe: TextRecipe, teacher: TextModel | None, source: TextMo
         if recipe.projects:
             projector_params = len(pairs) * count_projector_params(design.projector, student.width, teacher.width)
     budget = None
-    adapted: tuple[str, ...] = ()
+    adapted: dict[str, int] = {}
+    per_pass = 0.0
     if design.lora is not None:
-        adapted = target_modules(student.model, design.lora)
-        trainables = Trainables(
-            params_per_rank=count_lora_params(student.model, design.lora, 1),
-            projector_params=projector_params,
-            largest_rank=largest_useful_rank(student.model, design.lora),
-        )
+        trainables = adapter_trainables(student.model, design.lora, projector_params)
         limit = Budget(count_params((teacher or beginning).model), design.budget_share, design.allow_over_budget)
         budget = choose_rank(limit, trainables, design.lora.rank)
-    return TextOutline(teacher, student, origins, pairs, projector_params, budget, adapted)
+        adapted = module_ranks(student.model, design.lora, budget.rank)
+        per_pass = dora_pass_flops(student.model, adapted) if design.lora.use_dora else 0.0
+    return TextOutline(teacher, student, origins, pairs, projector_params, budget, adapted, per_pass)
 
 
 def assemble(recipe: TextRecipe, outline: TextOutline) -> TextAssembly:

@@ -132,7 +132,10 @@ class TextClassroom:
             trained=course.trained,
             tokens=sum(int(rows[index].keep.sum()) * times for index, times in seen.items()),
             cost=count_training(
-                outline, self._lengths(seen), live_teacher=self.teacher is not None and self.cached is None
+                outline,
+                self._lengths(seen),
+                live_teacher=self.teacher is not None and self.cached is None,
+                passes=self.recipe.training.steps * self.recipe.training.accumulate,
             ),
             targets=None if self.cached is None else self.cached.describe(),
             verdicts=(*course.untrained, student),

@@ -17,18 +17,20 @@ from tutelage.runs.text.assembly import TextOutline
 _FLOAT = 4  # bytes
 
 
-def count_training(outline: TextOutline, rows: Mapping[int, int], *, live_teacher: bool) -> TrainingCost:
+def count_training(
+    outline: TextOutline, rows: Mapping[int, int], *, live_teacher: bool, passes: int = 0
+) -> TrainingCost:
     """FLOPs of a training.
 
     Args:
         outline: Teacher and student, the student on any device, its adapters built or not.
         rows: How many rows of each length are trained on, over all steps.
         live_teacher: Whether the teacher runs beside the student.
+        passes: Batches that the student learns from.
     """
-    rank = 0 if outline.budget is None else outline.budget.rank
-    model = outline.student.model
-    student = sum(
-        times * row_training_flops(model, outline.adapted, rank, length, extra_params=outline.projector_params)
+    model, ranks = outline.student.model, outline.adapted
+    student = passes * outline.pass_flops + sum(
+        times * row_training_flops(model, ranks, ranks, length, extra_params=outline.projector_params)
         for length, times in rows.items()
     )
     teacher = 0.0

@@ -49,7 +49,8 @@ def forecast_text(materials: TextMaterials) -> tuple[Document, str]:
     drawn = [index for _ in range(training.steps * training.accumulate) for index in sampler.next_batch()]
     tokens = sum(int(rows[index].keep.sum()) for index in drawn)
     live = objective.needs_teacher and materials.cache is None
-    cost = count_training(outline, Counter(len(rows[index]) for index in drawn), live_teacher=live)
+    lengths, passes = Counter(len(rows[index]) for index in drawn), training.steps * training.accumulate
+    cost = count_training(outline, lengths, live_teacher=live, passes=passes)
     memory = expect_memory(outline, training.batch_size, recipe.data.length)
     speed = measure_product()
     seconds = cost.total / (EFFICIENCY * speed)
