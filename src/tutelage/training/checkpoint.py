@@ -4,7 +4,8 @@
         weights.safetensors    what is trained: student and projectors; no frozen weight, nothing of the teacher
         moments.safetensors    the optimiser's moments and step counters
         randomness.safetensors the states of the random generators, by rank
-        checkpoint.json        step, sampler position, schedule, recipe, versions, and a SHA-256 of every file
+        best.safetensors       the trained weights of the best step so far, where the recipe keeps them
+        checkpoint.json        step, dev checks, sampler position, schedule, recipe, versions, SHA-256 of every file
 
 Covers writing so that a kill at any point leaves a usable checkpoint, finding the newest, verifying it on open, and
 saying what changed in a recipe. Does not cover what the tensors mean (`state`). Nothing is pickled.
@@ -16,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tutelage.records.hashing import sha256_json
 
 SCHEMA = {"name": "tutelage.checkpoint", "version": 1}
 PARTS = ("weights", "moments", "randomness")
+BEST = "best"  # a part that a checkpoint may lack
 RECORD = "checkpoint.json"
 _NEW, _OLD = ".new-", ".old-"  # folders that are being written or removed; never read
 
@@ -49,6 +51,8 @@ class Snapshot:
         schedule: The optimisation's settings.
         recipe: The resolved recipe; plain JSON values.
         environment: Versions, threads and kind of optimiser: where they differ, the last bits may.
+        dev_checks: What the dev split said so far; plain JSON values.
+        best: Trained parameters by name after the best step; empty where they are not kept.
     """
 
     step: int
@@ -60,6 +64,8 @@ class Snapshot:
     schedule: Mapping[str, Any]
     recipe: Mapping[str, Any]
     environment: Mapping[str, Any] = field(default_factory=dict)
+    dev_checks: Sequence[Mapping[str, Any]] = ()
+    best: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
@@ -102,7 +108,7 @@ def open_checkpoint(path: Path) -> Snapshot:
     """
     record = _read_record(path)
     faults, tensors = [], {}
-    for part in PARTS:
+    for part in (*PARTS, *([BEST] if f"{BEST}.safetensors" in record["files"] else [])):
         name = f"{part}.safetensors"
         content, fault = _read_verified(path / name, record["files"].get(name))
         if fault:
@@ -118,6 +124,7 @@ def open_checkpoint(path: Path) -> Snapshot:
         schedule=record["schedule"],
         recipe=record["recipe"],
         environment=record["environment"],
+        dev_checks=tuple(record.get("dev_checks", ())),
         **tensors,
     )
 
@@ -142,7 +149,7 @@ def require_same_recipe(snapshot: Snapshot, recipe: Mapping[str, Any], schedule:
 def _write(draft: Path, target: Path, snapshot: Snapshot) -> None:
     draft.mkdir()
     files = {}
-    for part in PARTS:
+    for part in (*PARTS, *([BEST] if snapshot.best else [])):
         content = save(dict(getattr(snapshot, part)))
         write_atomically(draft / f"{part}.safetensors", content)
         files[f"{part}.safetensors"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -155,6 +162,7 @@ def _write(draft: Path, target: Path, snapshot: Snapshot) -> None:
         "recipe": dict(snapshot.recipe),
         "recipe_sha256": sha256_json(snapshot.recipe),
         "environment": dict(snapshot.environment),
+        "dev_checks": list(snapshot.dev_checks),
         "files": files,
     }
     record["sha256"] = sha256_json(record)

@@ -21,8 +21,12 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(patient: bool = False) -> Iterator[StopRequest]:
     """Within this context the first Ctrl-C or SIGTERM is only noted; a second acts as it did before, at once.
+
+    Args:
+        patient: Only note the later ones too: with several processes one Ctrl-C arrives twice, from the terminal and
+            from the launcher, which kills in the end what does not stop (torchrun after 30 s).
 
     Outside the main thread, where Python allows no handlers, nothing is changed and nothing is noted.
     """
@@ -39,7 +43,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     def note(_number: int, _frame: FrameType | None) -> None:
         stop.requested = True
-        put_back()
+        if not patient:
+            put_back()
 
     for number in before:
         signal.signal(number, note)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -27,12 +27,15 @@ from tutelage.training.checkpoint import (
     require_same_recipe,
     save_checkpoint,
 )
+from tutelage.training.dev_checks import DevChecks, JudgeDev
 from tutelage.training.device import describe_environment, limit_threads, make_optimizer, require_precision
 from tutelage.training.interruption import stop_on_signals
 from tutelage.training.optimisation import Optimisation, learning_rate_at
 from tutelage.training.recompute import recompute_activations
+from tutelage.training.selection import DevCheck
 from tutelage.training.step import Batch, Lesson, Stepper, StepReport
 from tutelage.training.step_log import StepLog
+from tutelage.training.trackers import open_trackers
 
 BatchT = TypeVar("BatchT", bound=Batch)
 
@@ -69,7 +72,7 @@ class Keeping:
     """What a training leaves on disk, and how it continues.
 
     Args:
-        folder: Takes `log.jsonl` and `checkpoints/`.
+        folder: Takes `log.jsonl`, `checkpoints/` and, with a dev split, `dev.jsonl`.
         recipe: The resolved recipe; resuming with another is refused.
         resume: Continue from the checkpoint in `folder`, if there is one.
         resume_command: What the user types to continue; part of the message of an interruption.
@@ -100,12 +103,14 @@ class Watch:
         talk: Takes remarks, such as a library that changed since the checkpoint.
         on_step: Called after every step, once its line is in the log.
         measure_every: Steps between two measurements of each term's own gradient norm; the first step is measured.
+        judge: Measures a metric on the dev split; needed where the settings ask for it.
     """
 
     progress: Progress = no_progress
     talk: Talk = say_nothing
     on_step: Callable[[StepReport], None] | None = None
     measure_every: int = 25
+    judge: JudgeDev | None = None
 
 
 @dataclass(frozen=True)
@@ -114,15 +119,21 @@ class Trained:
 
     Args:
         steps: Optimiser steps taken, over all resumes.
-        seconds: Wall-clock seconds in the loop, over all resumes.
+        seconds: Wall-clock seconds in the loop, checks on the dev split among them, over all resumes.
         resumed_from: Step of the checkpoint that this process continued from, or None.
         last: The last step's report, from this process or from the log of an earlier one; None if the log is gone.
+        best: The dev split's best check; None without checks.
+        stopped_early: Whether the dev split ended the training.
+        kept_step: The step whose weights the student has; None for the last.
     """
 
     steps: int
     seconds: float
     resumed_from: int | None
     last: StepReport | None
+    best: DevCheck | None = None
+    stopped_early: bool = False
+    kept_step: int | None = None
 
 
 def train(
@@ -138,6 +149,7 @@ def train(
 
     The global random generators are seeded here, so that what ran before changes nothing. A checkpoint is written
     before the first step, every `settings.checkpoint_every` steps, after the last, and when Ctrl-C or SIGTERM arrives.
+    Where the best step is kept, the student has its weights in the end.
 
     Args:
         lesson: Who learns what from whom; its modules are on the accelerator's device.
@@ -157,10 +169,12 @@ def train(
         TutelageError: If a step is not finite, or a checkpoint cannot be written.
     """
     require_precision(accelerator.device.type, accelerator.mixed_precision)
-    training = _Training(lesson, stream, settings, keeping, accelerator)
+    watch = watch or Watch()
+    dev = DevChecks(lesson, settings, watch.judge, accelerator, keeping.folder / "dev.jsonl")
+    training = _Training(lesson, stream, settings, keeping, accelerator, dev)
     with limit_threads(settings.threads), recompute_activations(lesson.student, settings.gradient_checkpointing):
         try:
-            return training.run(seed, watch or Watch())
+            return training.run(seed, watch)
         finally:
             lesson.set_training(False)
 
@@ -175,9 +189,10 @@ class _Training(Generic[BatchT]):
         settings: Optimisation,
         keeping: Keeping,
         accelerator: Accelerator,
+        dev: DevChecks,
     ) -> None:
         self._lesson, self._stream, self._settings = lesson, stream, settings
-        self._keeping, self._accelerator = keeping, accelerator
+        self._keeping, self._accelerator, self._dev = keeping, accelerator, dev
         self._recipe = jsonable(keeping.recipe)
         self._trainable = lesson.trainable()
         if not self._trainable:
@@ -187,13 +202,20 @@ class _Training(Generic[BatchT]):
         self._started = time.monotonic()
 
     def run(self, seed: int, watch: Watch) -> Trained:
-        settings, log = self._settings, self._keeping.log
+        settings, log, dev = self._settings, self._keeping.log, self._dev
+        logged = log.read()
         resumed_from = self._begin(seed, watch.talk)
-        start = resumed_from or 0
+        step = resumed_from or 0
         stepper = Stepper(self._lesson, self._optimizer, settings.clip_norm, self._accelerator)
+        trackers = settings.trackers if self._accelerator.is_main_process else ()
         self._lesson.set_training(True)
-        with stop_on_signals() as stop, watch.progress("distil", settings.steps, "step", start) as advance:
-            for step in range(start + 1, settings.steps + 1):
+        with (
+            stop_on_signals(patient=self._accelerator.num_processes > 1) as stop,
+            open_trackers(trackers, self._keeping.folder, step, logged[-1].step if logged else 0) as send,
+            watch.progress("distil", settings.steps, "step", step) as advance,
+        ):
+            while step < settings.steps and not dev.stopped:
+                step += 1
                 measure = (step - 1) % watch.measure_every == 0
                 rate = learning_rate_at(step - 1, settings)
                 report = stepper.take(step, self._next_batches(), rate, measure)
@@ -201,16 +223,30 @@ class _Training(Generic[BatchT]):
                     log.append(report)
                 if watch.on_step is not None:
                     watch.on_step(report)
-                advance(1, note=f"loss {report.total:.3f}")
+                check = dev.take(step)
+                send(report, check)
+                advance(1, note=f"loss {report.total:.3f}" + (f", dev {check.value:.3f}" if check else ""))
                 stopping = self._any_rank(stop.requested)
-                if stopping or step == settings.steps or step % settings.checkpoint_every == 0:
+                ended = dev.stopped or step == settings.steps
+                if stopping or ended or step % settings.checkpoint_every == 0:
                     self._save(step)
                 if stopping:
                     raise self._interrupted(step)
-        if stop.requested:  # while the last checkpoint was being written
-            raise self._interrupted(settings.steps)
-        reports = log.read()
-        return Trained(settings.steps, self._seconds(), resumed_from, reports[-1] if reports else None)
+        if self._any_rank(stop.requested):  # while the last checkpoint was being written
+            raise self._interrupted(step)
+        return self._finish(step, resumed_from, watch.talk)
+
+    def _finish(self, step: int, resumed_from: int | None, talk: Talk) -> Trained:
+        """Take the best weights, where they are kept, and say what was done."""
+        dev, reports = self._dev, self._keeping.log.read()
+        early = dev.stopped and step < self._settings.steps
+        kept = dev.best.step if dev.best is not None and self._settings.keep_best else None
+        if early:
+            talk(f"stopped after step {step} of {self._settings.steps}: {dev.why_stopped()}")
+        if kept is not None:
+            dev.load_best()
+            talk(f"kept the weights of step {kept}, the best on the dev split")
+        return Trained(step, self._seconds(), resumed_from, reports[-1] if reports else None, dev.best, early, kept)
 
     def _begin(self, seed: int, talk: Talk) -> int | None:
         """Seed, then continue from a checkpoint or write the first; returns the step continued from."""
@@ -221,10 +257,11 @@ class _Training(Generic[BatchT]):
         state.seed_randomness(seed + rank)
         if found is None:
             self._save(0)
-            keeping.log.rewind(0)
+            if self._accelerator.is_main_process:
+                keeping.log.rewind(0)
             return None
         snapshot = open_checkpoint(found)
-        require_same_recipe(snapshot, self._recipe, jsonable(asdict(self._settings)))
+        require_same_recipe(snapshot, self._recipe, jsonable(self._settings.identity()))
         here = describe_environment(self._accelerator, self._optimizer)
         before = snapshot.environment.get("processes")
         if before != here["processes"]:
@@ -243,6 +280,7 @@ class _Training(Generic[BatchT]):
         state.restore_randomness(
             {key.removeprefix(mine): value for key, value in snapshot.randomness.items() if key.startswith(mine)}
         )
+        self._dev.restore(snapshot.dev_checks, snapshot.best)
         self._seconds_before = snapshot.seconds
         if self._accelerator.is_main_process:
             keeping.log.rewind(snapshot.step)
@@ -272,9 +310,11 @@ class _Training(Generic[BatchT]):
                 moments=state.capture_moments(self._optimizer, self._trainable),
                 randomness=randomness,
                 sampler=jsonable(self._stream.sampler.state_dict()),
-                schedule=asdict(self._settings),
+                schedule=jsonable(self._settings.identity()),
                 recipe=self._recipe,
                 environment=describe_environment(self._accelerator, self._optimizer),
+                dev_checks=self._dev.lines,
+                best=self._dev.best_weights,
             )
             save_checkpoint(self._keeping.checkpoints, snapshot)
         self._accelerator.wait_for_everyone()

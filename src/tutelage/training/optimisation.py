@@ -7,7 +7,12 @@ cover the optimiser itself (`loop`); nothing here imports torch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from tutelage.training.selection import EarlyStop
+
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class Optimisation:
         threads: Threads of a CPU operation, at least 1; None leaves them as they are. Results are the same bit for
             bit at equal threads only.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, more time, same gradients.
+        precision: Of the student's forward passes: "no" (float32), or "bf16" with float32 weights, on GPUs only.
+        early_stop: When the student is judged on the dev split (`data.dev`), and when that ends the training.
+        keep_best: Keep the weights of the step that the dev split liked best; without `early_stop` the loss is measured
+            at every checkpoint.
+        trackers: Which also get every number of the log; they change none.
     """
 
     steps: int
@@ -43,6 +53,10 @@ class Optimisation:
     checkpoint_every: int = 50
     threads: int | None = None
     gradient_checkpointing: bool = False
+    precision: Literal["no", "bf16"] = "no"
+    early_stop: EarlyStop | None = None
+    keep_best: bool = False
+    trackers: tuple[Tracker, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "checkpoint_every"):
@@ -65,6 +79,23 @@ class Optimisation:
             f"warmup_steps must be a whole number from 0 and below steps ({self.steps})",
             self.warmup_steps,
         )
+        _require(len(set(self.trackers)) == len(self.trackers), "trackers must name each one once", self.trackers)
+
+    @property
+    def dev_checks(self) -> EarlyStop | None:
+        """When the student is judged on the dev split; None for never."""
+        if self.early_stop is None and self.keep_best:
+            return EarlyStop(self.checkpoint_every, patience=None)
+        return self.early_stop
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers, as plain values: later options are left out where they change nothing."""
+        plain = asdict(self)
+        del plain["trackers"]
+        for name, unset in (("precision", "no"), ("early_stop", None), ("keep_best", False)):
+            if plain[name] == unset:
+                del plain[name]
+        return plain
 
 
 def learning_rate_at(step: int, optimisation: Optimisation) -> float:
