@@ -36,7 +36,7 @@ def test_lora_refuses(settings: dict[str, Any], words: str) -> None:
         Lora(**settings)
 
 
-@pytest.mark.parametrize("settings", [{"kind": "conv"}, {"width": 0}, {"width": -1}])
+@pytest.mark.parametrize("settings", [{"kind": "conv"}, {"width": 0}, {"width": -1}, {"members": 1}])
 def test_projector_refuses(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(settings.values())))):
         Projector(**settings)
@@ -60,6 +60,9 @@ def test_projector_refuses(settings: dict[str, Any]) -> None:
         ({"layer_map": "middle"}, "layer map"),
         ({"layer_map": ()}, "layer map"),
         ({"layer_map": ((0, 1),)}, "layer map"),
+        ({"keep": "sensitivity"}, "decoder_layers is None, so give a number"),
+        ({"keep": "sensitivity", "decoder_layers": (0, 2)}, "decoder_layers is .0, 2., so give a number"),
+        ({"sensitivity_batches": 0}, "sensitivity_batches"),
     ],
 )
 def test_design_refuses(settings: dict[str, Any], words: str) -> None:

@@ -10,7 +10,7 @@ from tutelage.objectives.terms import LayerPair
 from tutelage.students.design import Projector
 from tutelage.students.projection import count_projector_params, make_projector, make_projectors
 
-TRAINED_KINDS = ("linear", "bottleneck", "mlp")
+TRAINED_KINDS = ("linear", "bottleneck", "ensemble", "mlp")
 WIDTHS = ((8, 8), (8, 12), (12, 8))
 ISOMETRY = 1e-5  # float32 QR
 
@@ -21,11 +21,12 @@ ISOMETRY = 1e-5  # float32 QR
         ("linear", 1024 * 1280 + 1280),
         ("mlp", 1024 * 1280 + 1280 + 1280 * 1280 + 1280),
         ("bottleneck", 1024 * 64 + 64 + 64 * 1280 + 1280),
+        ("ensemble", 3 * (1024 * 64 + 64 + 64 * 1280 + 1280)),
     ],
 )
 def test_counts_of_the_authors_setting(kind: str, expected: int) -> None:
     assert count_projector_params(Projector(kind), 1024, 1280) == expected
-    assert expected == {"linear": 1_312_000, "mlp": 2_951_680, "bottleneck": 148_800}[kind]
+    assert expected == {"linear": 1_312_000, "mlp": 2_951_680, "bottleneck": 148_800, "ensemble": 446_400}[kind]
 
 
 @pytest.mark.parametrize("kind", TRAINED_KINDS)
@@ -78,6 +79,21 @@ def test_the_seed_decides_and_the_global_random_state_is_left_alone(kind: str) -
     assert torch.equal(first, weights(5))
     assert not torch.equal(first, weights(6))
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("student", "teacher"), WIDTHS)
+def test_an_ensemble_is_the_mean_of_its_members_which_differ(student: int, teacher: int) -> None:
+    built = make_projector(Projector("ensemble", width=3, members=4), student, teacher, seed=0)
+    h_NS = torch.randn(6, student, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for member in built.members:
+            member.up.weight.normal_(generator=generator)
+        each = torch.stack([member(h_NS) for member in built.members])
+    assert len(each) == 4
+    torch.testing.assert_close(built(h_NS), each.mean(0), rtol=ISOMETRY, atol=ISOMETRY)
+    first, second = (built.members[index].down.weight for index in (0, 1))
+    assert not torch.equal(first, second)
 
 
 def test_projectors_of_a_map_are_named_by_pair_and_drawn_apart() -> None:

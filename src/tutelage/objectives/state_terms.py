@@ -100,7 +100,7 @@ def require_widths(z_NH: Tensor, h_NH: Tensor) -> None:
     if z_NH.shape[-1] != h_NH.shape[-1]:
         raise InputError(
             f"alignment: projected student states are {z_NH.shape[-1]} wide and the teacher's {h_NH.shape[-1]}; "
-            "choose a projector (linear, bottleneck or mlp) that maps the one width to the other."
+            "choose a projector (linear, bottleneck, ensemble or mlp) that maps the one width to the other."
         )
 
 

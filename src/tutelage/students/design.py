@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tutelage.students.layer_maps import layer_maps
+
 DEFAULT_BUDGET_SHARE = 0.01
 """Trainable parameters over the teacher's parameters: below 1 % in yang2026's abstract."""
 
 Scope = Literal["decoder", "encoder", "both"]
 Initialisation = Literal["default", "pissa"]
-ProjectorKind = Literal["none", "linear", "bottleneck", "mlp"]
-LayerMapKind = Literal["last", "uniform", "origin"]
-LayerMap = LayerMapKind | tuple[tuple[int, int], ...]
-Keep = Literal["spaced", "first", "last"]
+ProjectorKind = Literal["none", "linear", "bottleneck", "ensemble", "mlp"]
+LayerMap = str | tuple[tuple[int, int], ...]
+Keep = Literal["spaced", "first", "last", "sensitivity"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ class Lora:
             Whisper any of q_proj, k_proj, v_proj, out_proj, fc1, fc2, of a language model its own names.
         scope: Which half of the model the targets are looked for in.
         use_rslora: Scale by alpha / sqrt(rank) instead.
-        use_dora: Train the length of every output's weights too, apart from their direction (DoRA, arXiv:2402.09353).
+        use_dora: Train the length of every output's weights too, apart from their direction (DoRA, liu2024).
         init: "default" starts the update at zero; "pissa" takes the largest singular parts out of the frozen weights
-            and trains those (PiSSA, arXiv:2404.02948).
+            and trains those (PiSSA, meng2024).
         ranks: Ranks of their own for some targets, by a name as in `targets` or by more of its path; where two names
             fit a layer, the longer one counts. The rest has `rank`.
+        first_block: The lowest block that gets adapters, counted from 0 in the student. The blocks below stay frozen;
+            a cohort runs them once a batch for all its members.
     """
 
     rank: int | Literal["auto"] = "auto"
@@ -53,8 +56,13 @@ class Lora:
     use_dora: bool = False
     init: Initialisation = "default"
     ranks: Mapping[str, int] = field(default_factory=dict)
+    first_block: int = 0
 
     def __post_init__(self) -> None:
+        _require(
+            self.first_block == 0 or _is_count(self.first_block),
+            f"The first block with adapters must be a whole number from 0, not {self.first_block!r}.",
+        )
         if self.rank != "auto":
             _require(_is_count(self.rank), f'The LoRA rank must be "auto" or a whole number from 1, not {self.rank!r}.')
         if self.alpha is not None:
@@ -89,19 +97,25 @@ class Projector:
 
     Args:
         kind: "none" compares states as they are (equal widths only); "linear"; "bottleneck" (down to `width`, up
-            again); "mlp" (two layers at the teacher's width).
+            again); "ensemble" (the mean of `members` bottlenecks); "mlp" (two layers at the teacher's width).
         width: Inner width of a bottleneck, at least 1; not used by the other kinds.
+        members: Bottlenecks of an ensemble, at least 2; not used by the other kinds.
     """
 
     kind: ProjectorKind = "linear"
     width: int = 64
+    members: int = 3
 
     def __post_init__(self) -> None:
         _require(
-            self.kind in ("none", "linear", "bottleneck", "mlp"),
-            f'A projector is "none", "linear", "bottleneck" or "mlp", not {self.kind!r}.',
+            self.kind in ("none", "linear", "bottleneck", "ensemble", "mlp"),
+            f'A projector is "none", "linear", "bottleneck", "ensemble" or "mlp", not {self.kind!r}.',
         )
         _require(_is_count(self.width), f"The width of a bottleneck must be a whole number from 1, not {self.width!r}.")
+        _require(
+            _is_count(self.members) and self.members > 1,
+            f"An ensemble has a whole number of projectors from 2, not {self.members!r}.",
+        )
 
 
 @dataclass(frozen=True)
@@ -111,13 +125,16 @@ class Design:
     Args:
         model: Folder or hub name that the student starts from; None starts from a copy of the teacher.
         revision: Commit of `model` on the hub.
-        decoder_layers: How many decoder layers stay (maximally spaced, first and last among them), or which, counted
-            from 0 in the model it starts from; None keeps all.
+        decoder_layers: How many decoder layers stay, or which, counted from 0 in the model it starts from; None keeps
+            all.
+        keep: Which ones, where their number is given: spaced as widely as possible (first and last among them), the
+            first, the last, or those that the model misses most on a few training batches (`sensitivity`).
+        sensitivity_batches: How many batches, the first that training will draw.
         window_seconds: Audio window of the student in seconds; None keeps the model's.
         lora: The adapters.
         projector: The map to the teacher's width.
-        layer_map: Which student layer is aligned with which teacher layer: "last", "uniform", "origin", or pairs
-            (student, teacher) counted from 1.
+        layer_map: Which student layer is aligned with which teacher layer: a name in `layer_maps` ("last", "uniform",
+            "origin"), or pairs (student, teacher) counted from 1.
         budget_share: Most that adapters and projectors may count, as a share of the teacher's parameters, in (0, 1].
         allow_over_budget: Let a student through that counts more.
     """
@@ -125,6 +142,8 @@ class Design:
     model: str | None = None
     revision: str | None = None
     decoder_layers: int | tuple[int, ...] | None = None
+    keep: Keep = "spaced"
+    sensitivity_batches: int = 8
     window_seconds: float | None = None
     lora: Lora = field(default_factory=Lora)
     projector: Projector = field(default_factory=Projector)
@@ -142,6 +161,7 @@ class Design:
                 _is_count(self.decoder_layers),
                 f"The number of decoder layers kept must be a whole number from 1, not {self.decoder_layers!r}.",
             )
+        _require_measurable(self.keep, self.decoder_layers, self.sensitivity_batches, "decoder_layers")
         if self.window_seconds is not None:
             _require(
                 _is_positive(self.window_seconds),
@@ -162,7 +182,8 @@ class TextDesign:
         revision: Commit of `model` on the hub.
         config: Folder whose config.json gives the shape of a model with random weights.
         layers: How many blocks stay, or which, counted from 0; None keeps all.
-        keep: Which ones, where their number is given: spaced as widely as possible, the first, or the last.
+        keep: As in `Design`.
+        sensitivity_batches: As in `Design`.
         lora: The adapters; None trains every weight.
         projector: The map to the teacher's width.
         layer_map: As in `Design`.
@@ -176,6 +197,7 @@ class TextDesign:
     config: Path | None = None
     layers: int | tuple[int, ...] | None = None
     keep: Keep = "spaced"
+    sensitivity_batches: int = 8
     lora: Lora | None = None
     projector: Projector = field(default_factory=Projector)
     layer_map: LayerMap = "last"
@@ -193,6 +215,7 @@ class TextDesign:
             _require_layers(self.layers)
         elif self.layers is not None:
             _require(_is_count(self.layers), f"The number of layers kept must be from 1, not {self.layers!r}.")
+        _require_measurable(self.keep, self.layers, self.sensitivity_batches, "layers")
         _require_share(self.budget_share)
         _require_layer_map(self.layer_map)
 
@@ -212,8 +235,8 @@ def _require_layer_map(layer_map: LayerMap) -> None:
         )
     else:
         _require(
-            layer_map in ("last", "uniform", "origin"),
-            f'The layer map must be "last", "uniform", "origin" or a list of pairs, not {layer_map!r}.',
+            layer_map in layer_maps(),
+            f"The layer map must be one of {', '.join(layer_maps())}, or a list of pairs, not {layer_map!r}.",
         )
 
 
@@ -226,6 +249,15 @@ def _require_layers(layers: tuple[int, ...]) -> None:
         all(low < high for low, high in itertools.pairwise(layers)),
         f"The decoder layers kept must be in rising order without repeats, not {list(layers)!r}.",
     )
+
+
+def _require_measurable(keep: Keep, layers: int | tuple[int, ...] | None, batches: int, name: str) -> None:
+    _require(_is_count(batches), f"sensitivity_batches must be a whole number from 1, not {batches!r}.")
+    if keep == "sensitivity":
+        _require(
+            isinstance(layers, int),
+            f"keep: sensitivity chooses as many layers as {name} says; {name} is {layers!r}, so give a number.",
+        )
 
 
 def _is_count(value: object) -> bool:

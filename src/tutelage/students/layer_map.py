@@ -1,7 +1,8 @@
 """Which student block is compared with which teacher block.
 
-Covers the maps `last`, `uniform`, `origin` and explicit pairs, their validation and their description for people. Does
-not cover reading states (`tasks.speech.forward`) or comparing them (`objectives.alignment`). Loads without torch.
+Covers maps by name and explicit pairs, their validation and their description for people. Does not cover the rules
+(`layer_maps`, one file each), reading states (`tasks.speech.forward`) or comparing them (`objectives.state_terms`).
+Loads without torch.
 
 Convention, everywhere in this package: block outputs are counted from 1; 0 is the embedding output, which no adapter
 can move, so no map may name it. The last block is read after the final layer norm, as transformers reports it.
@@ -13,23 +14,21 @@ from collections.abc import Sequence
 
 from tutelage.errors import InputError
 from tutelage.objectives.terms import LayerPair
-from tutelage.students.design import LayerMapKind
+from tutelage.students.design import LayerMap
+from tutelage.students.layer_maps import NamedMap, layer_maps
 
 __all__ = ["LayerPair", "describe", "map_layers"]
 
 
 def map_layers(
-    layer_map: LayerMapKind | tuple[tuple[int, int], ...],
+    layer_map: LayerMap,
     n_student: int,
     n_teacher: int,
     origins: Sequence[int] | None = None,
 ) -> tuple[LayerPair, ...]:
     """The pairs of a layer map, by rising student block.
 
-    - `last`: the last block with the last block.
-    - `uniform`: l -> round(l * n_teacher / n_student), halves up, at least 1; the last meets the last.
-    - `origin`: every student block with the teacher block it was copied from.
-    - pairs: as given.
+    By name as in `layer_maps` (last, uniform, origin), or pairs as given.
 
     Args:
         layer_map: A name, or (student, teacher) pairs counted from 1.
@@ -50,15 +49,10 @@ def map_layers(
     """
     if n_student < 1 or n_teacher < 1:
         raise InputError(f"a layer map needs at least one block on each side, not {n_student} and {n_teacher}")
-    if layer_map == "last":
-        pairs = [(n_student, n_teacher)]
-    elif layer_map == "uniform":
-        # In whole numbers, since round() sends halves to the even neighbour.
-        pairs = [
-            (layer, max(1, (2 * layer * n_teacher + n_student) // (2 * n_student))) for layer in range(1, n_student + 1)
-        ]
-    elif layer_map == "origin":
-        pairs = _pairs_of_origins(origins, n_student, n_teacher)
+    if isinstance(layer_map, str):
+        named = layer_maps()[layer_map]
+        checked = _check_origins(named, origins, n_student, n_teacher)
+        pairs = list(named.pairs(n_student, n_teacher, checked))
     else:
         pairs = list(layer_map)
     _refuse_faults(pairs, n_student, n_teacher)
@@ -74,10 +68,15 @@ def describe(pairs: Sequence[LayerPair], n_student: int, n_teacher: int) -> str:
     return "\n".join(lines)
 
 
-def _pairs_of_origins(origins: Sequence[int] | None, n_student: int, n_teacher: int) -> list[tuple[int, int]]:
+def _check_origins(
+    named: NamedMap, origins: Sequence[int] | None, n_student: int, n_teacher: int
+) -> tuple[int, ...] | None:
+    """The teacher block, from 1, that each student block was copied from."""
     if origins is None:
+        if not named.needs_origins:
+            return None
         raise InputError(
-            'layer map "origin" needs a student whose blocks were copied from the teacher; '
+            f'layer map "{named.kind}" needs a student whose blocks were copied from the teacher; '
             f'this one has {n_student} blocks of its own. Choose "uniform", "last" or a list of pairs.'
         )
     if len(origins) != n_student:
@@ -87,7 +86,7 @@ def _pairs_of_origins(origins: Sequence[int] | None, n_student: int, n_teacher: 
         raise InputError(
             f"origins {foreign} are no blocks of the teacher, whose {n_teacher} count from 0 to {n_teacher - 1}"
         )
-    return [(layer, index + 1) for layer, index in enumerate(origins, start=1)]
+    return tuple(index + 1 for index in origins)
 
 
 def _refuse_faults(pairs: Sequence[tuple[int, int]], n_student: int, n_teacher: int) -> None:

@@ -40,7 +40,7 @@ def target_modules(model: Any, lora: Lora) -> tuple[str, ...]:
         InputError: A target matches nothing, or not once per attention and layer as it must. The names that do exist
             are listed.
     """
-    candidates = _linear_layers(model, lora.scope)
+    candidates = _linear_layers(model, lora)
     matched: list[str] = []
     for target in lora.targets:
         found = [name for name, inside in candidates if _matches(inside, target)]
@@ -82,7 +82,7 @@ def module_ranks(model: Any, lora: Lora, rank: int) -> dict[str, int]:
         InputError: As `target_modules`; or a name in `lora.ranks` counts for no adapted layer, or PiSSA is to take more
             singular parts out of a layer than it has.
     """
-    inside = dict(_linear_layers(model, lora.scope))
+    inside = dict(_linear_layers(model, lora))
     ruling = {name: _ruling(inside[name], lora) for name in target_modules(model, lora)}
     faults = [
         f"The LoRA ranks name {own}, which counts for no adapted layer; there are "
@@ -211,13 +211,20 @@ def _is_adapted(module: torch.nn.Module) -> bool:
     return hasattr(module, "lora_A") and hasattr(module, "base_layer")
 
 
-def _linear_layers(model: Any, scope: str) -> tuple[tuple[str, str], ...]:
-    """(full name, name inside its block) of every linear layer in the blocks of the scope."""
-    places = tuple(f"{path}." for path in _scopes(architecture_of(model.config.to_dict()), scope))
+def _linear_layers(model: Any, lora: Lora) -> tuple[tuple[str, str], ...]:
+    """(full name, name inside its block) of every linear layer in the blocks of the scope, from its first block up."""
+    places = tuple(f"{path}." for path in _scopes(architecture_of(model.config.to_dict()), lora.scope))
+    blocks = min(len(model.get_submodule(place.removesuffix("."))) for place in places)
+    if lora.first_block >= blocks:
+        raise InputError(
+            f"lora.first_block is {lora.first_block}, and the {_scope_name(lora)} has blocks 0 to {blocks - 1}."
+        )
     layers = []
     for name, module in model.named_modules():
         place = next((place for place in places if name.startswith(place)), None)
-        if place is not None and (isinstance(module, torch.nn.Linear) or _keeps_inputs_first(module)):
+        if place is None or int(name.removeprefix(place).partition(".")[0]) < lora.first_block:
+            continue
+        if isinstance(module, torch.nn.Linear) or _keeps_inputs_first(module):
             layers.append((name, name.removeprefix(place).partition(".")[2]))
     return tuple(layers)
 
@@ -249,13 +256,13 @@ def _ruling(inside: str, lora: Lora) -> str | None:
 def _expected(config: Any, target: str, lora: Lora, found: int) -> int:
     if architecture_of(config.to_dict()).encoder_blocks is None:
         # A name may stand twice in a block (GPT-2's c_proj), but as often in each.
-        blocks = int(config.num_hidden_layers)
+        blocks = int(config.num_hidden_layers) - lora.first_block
         return blocks * max(1, found // blocks)
     attention = target.endswith("_proj")
     cross = target.startswith("encoder_attn.")
     in_decoder = _SELF_AND_CROSS if attention and "." not in target else _SELF_ONLY
-    decoder = int(config.decoder_layers) * in_decoder if lora.scope != "encoder" else 0
-    encoder = int(config.encoder_layers) if lora.scope != "decoder" and not cross else 0
+    decoder = (int(config.decoder_layers) - lora.first_block) * in_decoder if lora.scope != "encoder" else 0
+    encoder = int(config.encoder_layers) - lora.first_block if lora.scope != "decoder" and not cross else 0
     return decoder + encoder
 
 

@@ -7,8 +7,7 @@ files (`export`).
     W = s B_0 A_0 + W_rest        B_0 A_0 = the R largest singular parts of W / s, W_rest in the place of W
     W + (s B A - s B_0 A_0)       what was learned, as an update of W: [A; A_0], [B, -B_0], of rank 2 R
 
-Source: Meng et al., "PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language Models",
-arXiv:2404.02948; the conversion is that of PEFT's `subtract_mutated_init`, which forgets DoRA's lengths and refuses
+Source: meng2024; the conversion is that of PEFT's `subtract_mutated_init`, which forgets DoRA's lengths and refuses
 rsLoRA with ranks by layer. Signs of singular vectors are fixed here, so that a start does not depend on the library.
 
 Shape letters: R rank, I inputs, O outputs of a layer.

@@ -1,7 +1,7 @@
 """Projectors: the trained maps from a student's hidden width to its teacher's, used in training and dropped at export.
 
-Covers the four kinds of `students.design.Projector`, their seeded initialisation and their parameter counts. Does not
-cover averages of several projectors, or projectors that live on in the student.
+Covers the kinds of `students.design.Projector`, their seeded initialisation and their parameter counts. Does not cover
+projectors that live on in the student.
 
 Where the widths agree every projector starts as the identity (linear: identity matrix; the others: a skip connection
 around a branch whose last layer starts at zero), so that the alignment starts at the true distance and its first
@@ -43,8 +43,34 @@ class BranchProjector(nn.Module):
 
     def forward(self, h_NS: Tensor) -> Tensor:
         """(..., S) to (..., H)."""
-        branch: Tensor = self.up(nn.functional.gelu(self.down(h_NS)))
+        branch: Tensor = self.branch(h_NS)
         return h_NS + branch if self.skip else branch
+
+    def branch(self, h_NS: Tensor) -> Tensor:
+        """(..., S) to (..., H), without the input."""
+        found: Tensor = self.up(nn.functional.gelu(self.down(h_NS)))
+        return found
+
+
+class AverageProjector(nn.Module):
+    """The mean of several bottlenecks that start differently (chen2022, whose members are one layer with a ReLU).
+
+    Members are no linear maps: those get equal gradients whatever their weights, so their mean would be trained as one
+    linear map is, at so many times the parameters.
+
+    Args:
+        members: Bottlenecks of the same widths.
+    """
+
+    def __init__(self, members: Iterable[BranchProjector]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, h_NS: Tensor) -> Tensor:
+        """(..., S) to (..., H)."""
+        members: list[BranchProjector] = list(self.members)  # type: ignore[arg-type]  # nn.ModuleList forgets the kind
+        mean = torch.stack([member.branch(h_NS) for member in members]).mean(0)
+        return h_NS + mean if members[0].skip else mean
 
 
 def make_projector(projector: Projector, student_width: int, teacher_width: int, seed: int) -> nn.Module:
@@ -78,7 +104,10 @@ def make_projector(projector: Projector, student_width: int, teacher_width: int,
         if student_width == teacher_width:
             nn.init.eye_(linear.weight)
         return linear
-    return BranchProjector(student_width, _inner_width(projector, teacher_width), teacher_width, generator)
+    widths = (student_width, _inner_width(projector, teacher_width), teacher_width)
+    if projector.kind == "ensemble":
+        return AverageProjector(BranchProjector(*widths, generator) for _ in range(projector.members))
+    return BranchProjector(*widths, generator)
 
 
 def make_projectors(
@@ -109,11 +138,12 @@ def count_projector_params(projector: Projector, student_width: int, teacher_wid
     if projector.kind == "linear":
         return (student_width + 1) * teacher_width
     inner = _inner_width(projector, teacher_width)
-    return (student_width + 1) * inner + (inner + 1) * teacher_width
+    one = (student_width + 1) * inner + (inner + 1) * teacher_width
+    return one * projector.members if projector.kind == "ensemble" else one
 
 
 def _inner_width(projector: Projector, teacher_width: int) -> int:
-    return projector.width if projector.kind == "bottleneck" else teacher_width
+    return teacher_width if projector.kind == "mlp" else projector.width
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
@@ -131,5 +161,5 @@ def _refuse_widths(projector: Projector, student_width: int, teacher_width: int)
     if projector.kind == "none" and student_width != teacher_width:
         raise InputError(
             f'projector "none" compares states as they are, but the student is {student_width} wide and the teacher '
-            f"{teacher_width}; choose linear, bottleneck or mlp"
+            f"{teacher_width}; choose linear, bottleneck, ensemble or mlp"
         )
