@@ -50,6 +50,10 @@ class PreflightError(TutelageError):
     exit_code = 2
 
 
+class DivergedError(TutelageError):
+    """A training step whose loss or gradient is not finite (exit code 1); the weights are as they were before it."""
+
+
 class InterruptedRunError(TutelageError):
     """The user stopped a run; its checkpoint is complete and `--resume` continues it (exit code 130)."""
 

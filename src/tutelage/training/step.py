@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tutelage.errors import TutelageError
+from tutelage.errors import DivergedError
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.reduction import Reduced
 from tutelage.objectives.signal import Signal
@@ -159,8 +159,8 @@ class Stepper(Generic[BatchT]):
                 term. It changes no bit of the update.
 
         Raises:
-            TutelageError: If no position is supervised, or the loss or its gradient is not finite. The student is
-                then as it was before the step.
+            DivergedError: If the loss or its gradient is not finite. The student is then as it was before the step.
+            TutelageError: If no position is supervised; likewise.
         """
         announced = [self._lesson.objective.counts(batch.keep_BT) for batch in batches]
         positions, counts = self._count(announced, batches)
@@ -179,7 +179,7 @@ class Stepper(Generic[BatchT]):
         self._add_gradients_over_ranks()
         norm = float(torch.nn.utils.clip_grad_norm_(self._trainable, self._clip_norm))
         if not math.isfinite(norm):
-            raise TutelageError(f"Step {step}: the gradient is not finite ({norm}) though the loss is ({total:.6g}).")
+            raise DivergedError(f"Step {step}: the gradient is not finite ({norm}) though the loss is ({total:.6g}).")
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
@@ -225,7 +225,7 @@ class Stepper(Generic[BatchT]):
         terms = self._lesson.objective.means(reduced, counts)
         if not math.isfinite(total):
             values = ", ".join(f"{name} {value:.6g}" for name, value in terms.items())
-            raise TutelageError(
+            raise DivergedError(
                 f"Step {step}: the loss is not finite ({values}). Lower optimisation.learning_rate, or look at the "
                 "last batch; the checkpoint before this step is intact."
             )
