@@ -75,7 +75,7 @@ def _train(room: Classroom[Any], folder: RunFolder, attempt: Attempt) -> Trained
         recipe.training,
         Keeping(
             folder.path,
-            {**room.materials.identity, "seed": recipe.seed},
+            {**room.materials.identity, "seed": recipe.seed, **room.choices},
             resume=attempt.resume,
             resume_command=attempt.resume_command,
         ),

@@ -2,7 +2,7 @@
 
 Covers the choice (spaced, first, last, a list), the renumbering of weights, and causal language models of every known
 layout, whose layer numbers in the key-value cache are right by construction. Does not cover Whisper (`shrink`),
-narrower layers, or a choice by measured sensitivity. The source is left as it was; nothing is shared with it.
+narrower layers, or a choice by measured losses (`sensitivity`). The source is left as it was and shares nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def choose_layers(layers: int, wanted: int | tuple[int, ...] | None, keep: Keep 
     Args:
         layers: How many there are.
         wanted: How many stay, or which; None keeps all.
-        keep: Which ones, where their number is given.
+        keep: Which ones, where their number is given. Those that "sensitivity" would choose are not known here, and
+            stand as spaced.
 
     Raises:
         InputError: Layers that do not exist.

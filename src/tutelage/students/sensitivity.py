@@ -22,6 +22,10 @@ from tutelage.errors import InputError
 from tutelage.models.verify import architecture_of
 from tutelage.objectives.reduction import Reduced
 
+UNKNOWN_LAYERS = (
+    "layers kept: chosen by sensitivity when the weights are read, so neither they nor a layer map is known yet"
+)
+
 
 @dataclass(frozen=True)
 class LayerChoice:
@@ -109,7 +113,7 @@ def skipped(block: torch.nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def _mean_loss(model: Any, batches: Sequence[Any], loss: Callable[[Any, Any], Reduced]) -> tuple[float, int]:
     found = [loss(model, batch) for batch in batches]
-    total, tokens = sum(float(one.total) for one in found), sum(one.count for one in found)
+    total, tokens = sum(float(one.total) for one in found), sum(int(one.count) for one in found)
     mean = total / max(tokens, 1)
     if not torch.isfinite(torch.tensor(mean)):
         raise InputError("The model's loss on the training data is not finite, so its layers cannot be chosen by it.")

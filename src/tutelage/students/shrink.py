@@ -19,6 +19,7 @@ from tutelage.errors import InputError
 from tutelage.models.layout import POSITIONS_PER_SECOND
 from tutelage.models.load import SpeechModel, build_meta
 from tutelage.students.depth import choose_layers, renumber
+from tutelage.students.design import Keep
 
 _LAYERS = "model.decoder.layers."
 _POSITIONS = "model.encoder.embed_positions.weight"
@@ -50,6 +51,7 @@ def shrink_speech_model(
     source: SpeechModel,
     decoder_layers: int | tuple[int, ...] | None = None,
     window_seconds: float | None = None,
+    keep: Keep = "spaced",
 ) -> ShrunkModel:
     """A smaller copy of a Whisper model.
 
@@ -57,14 +59,15 @@ def shrink_speech_model(
 
     Args:
         source: The model to cut; it is not changed. Its processor may be None (a configuration alone).
-        decoder_layers: How many stay (see `depth.spaced_layers`), or which, counted from 0; None keeps all.
+        decoder_layers: How many stay, or which, counted from 0; None keeps all.
         window_seconds: The student's window; None keeps it. Whole seconds, since feature extractors count in them.
+        keep: Which ones, where their number is given (`depth.choose_layers`).
 
     Raises:
         InputError: Layers that do not exist, or a window that is no whole number of seconds or longer than before.
     """
     config = copy.deepcopy(source.model.config)
-    origins = choose_layers(int(config.decoder_layers), decoder_layers)
+    origins = choose_layers(int(config.decoder_layers), decoder_layers, keep)
     seconds = _whole_seconds(source.window_seconds, window_seconds)
     config.decoder_layers = len(origins)
     if seconds is not None:

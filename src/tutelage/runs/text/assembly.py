@@ -6,7 +6,7 @@ training or judging (`classroom`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from tutelage.students.depth import shrink_text_model
 from tutelage.students.layer_map import map_layers
 from tutelage.students.lora import adapter_trainables, add_lora, module_ranks
 from tutelage.students.projection import count_projector_params, make_projectors
+from tutelage.students.sensitivity import LayerChoice
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class TextOutline:
         budget: What the adapters are, as a share of the teacher; None where every weight is trained.
         adapted: Full names of the student's layers that get an adapter, with its rank.
         pass_flops: What the adapters take in every pass, however many positions there are.
+        choice: How the blocks that stay were measured; None where they were not.
     """
 
     teacher: TextModel | None
@@ -54,6 +56,7 @@ class TextOutline:
     budget: BudgetReport | None
     adapted: Mapping[str, int]
     pass_flops: float = 0.0
+    choice: LayerChoice | None = None
 
     @property
     def trained_params(self) -> int:
@@ -91,13 +94,20 @@ class TextAssembly:
     objective: Objective
 
 
-def load_outline(materials: TextMaterials, tokenizer: Any, device: str = "cpu") -> TextOutline:
+def load_outline(
+    materials: TextMaterials,
+    tokenizer: Any,
+    device: str = "cpu",
+    choose: Callable[[TextModel], LayerChoice] | None = None,
+) -> TextOutline:
     """Load teacher and student and cut the student to size.
 
     Args:
         materials: The recipe with its data and models.
         tokenizer: Of the data; models that are loaded keep their own.
         device: Where the models go.
+        choose: Measures which blocks of the student's beginning stay, where the recipe asks for it; without it they
+            are spaced.
 
     Raises:
         InputError: The design does not fit the models.
@@ -108,7 +118,10 @@ def load_outline(materials: TextMaterials, tokenizer: Any, device: str = "cpu") 
         source: TextModel | None = initialise_text_model(recipe.student.config, tokenizer, recipe.seed, device)
     else:
         source = None if materials.student is None else load_text_model(materials.student.path, device)
-    return outline_models(recipe, teacher, source)
+    beginning, choice = source or teacher, None
+    if choose is not None and beginning is not None and recipe.student.keep == "sensitivity":
+        choice = choose(beginning)
+    return outline_models(recipe, teacher, source, choice)
 
 
 def load_meta_outline(materials: TextMaterials) -> TextOutline:
@@ -124,13 +137,16 @@ def load_meta_outline(materials: TextMaterials) -> TextOutline:
     return outline_models(materials.recipe, teacher, None if folder is None else load_meta_causal(folder))
 
 
-def outline_models(recipe: TextRecipe, teacher: TextModel | None, source: TextModel | None) -> TextOutline:
+def outline_models(
+    recipe: TextRecipe, teacher: TextModel | None, source: TextModel | None, choice: LayerChoice | None = None
+) -> TextOutline:
     """Cut the student, map its layers and count what would be trained.
 
     Args:
         recipe: The recipe.
         teacher: The teacher, or None.
         source: What the student begins as; None for a copy of the teacher.
+        choice: The blocks that stay, where they were measured.
 
     Raises:
         InputError: Layers, targets or the budget do not fit.
@@ -141,7 +157,7 @@ def outline_models(recipe: TextRecipe, teacher: TextModel | None, source: TextMo
         raise ValueError("a recipe without a teacher names what its student begins as")
     student, origins = beginning, None
     if source is None or design.layers is not None:
-        cut = shrink_text_model(beginning, design.layers, design.keep)
+        cut = shrink_text_model(beginning, design.layers if choice is None else choice.layers, design.keep)
         student, origins = cut.text, cut.origins
     elif design.config is None:
         origins = tuple(range(student.blocks))
@@ -161,7 +177,7 @@ def outline_models(recipe: TextRecipe, teacher: TextModel | None, source: TextMo
         budget = choose_rank(limit, trainables, design.lora.rank)
         adapted = module_ranks(student.model, design.lora, budget.rank)
         per_pass = dora_pass_flops(student.model, adapted) if design.lora.use_dora else 0.0
-    return TextOutline(teacher, student, origins, pairs, projector_params, budget, adapted, per_pass)
+    return TextOutline(teacher, student, origins, pairs, projector_params, budget, adapted, per_pass, choice)
 
 
 def assemble(recipe: TextRecipe, outline: TextOutline) -> TextAssembly:

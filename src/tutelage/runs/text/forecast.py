@@ -17,6 +17,7 @@ from tutelage.runs.text.corpus import tokenise
 from tutelage.runs.text.cost import count_training, expect_memory
 from tutelage.runs.text.materials import TextMaterials
 from tutelage.students.layer_map import describe
+from tutelage.students.sensitivity import UNKNOWN_LAYERS
 from tutelage.tasks.sampler import EpochSampler
 from tutelage.tasks.text.codec import TextCodec
 from tutelage.training.checks import check_settings, shared_settings
@@ -64,11 +65,12 @@ def forecast_text(materials: TextMaterials) -> tuple[Document, str]:
     body = {
         "recipe": {"name": recipe.name, "sha256": materials.recipe_hash, "resolved": recipe.to_dict()},
         "trained_params": outline.trained_params,
-        "layer_map": [pair.__dict__ for pair in outline.pairs],
+        "layer_map": None if recipe.student.keep == "sensitivity" else [pair.__dict__ for pair in outline.pairs],
         "data": {"train": train.examples.packed.to_dict(), "held_out": held_out.examples.packed.to_dict()},
         "expected": expected,
     }
-    lines = [*said, *_layer_map(outline), outline.describe()]
+    unknown = [UNKNOWN_LAYERS] if recipe.student.keep == "sensitivity" else []
+    lines = [*said, *unknown, *([] if unknown else _layer_map(outline)), outline.describe()]
     epochs = len(drawn) / len(rows)
     lines.append(
         f"expected: {tokens:,} supervised tokens ({epochs:.1f} epochs), {cost.total:.2e} FLOPs (teacher "
