@@ -215,6 +215,8 @@ def _anchored(settings: Any, folder: Path) -> Any:
             changes[field.name] = _model(value, folder)
         elif dataclasses.is_dataclass(value):
             changes[field.name] = _anchored(value, folder)
+        elif isinstance(value, tuple) and any(dataclasses.is_dataclass(item) for item in value):
+            changes[field.name] = tuple(_anchored(item, folder) for item in value)
     return dataclasses.replace(settings, **changes)
 
 

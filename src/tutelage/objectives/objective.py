@@ -131,7 +131,8 @@ class Objective:
                 if term.family == "likelihood":
                     reduced[name] = cross_entropy(scores, labels_BT, keep_BT)
                 elif term.family == "divergence" and teacher is not None:
-                    reduced[name] = divergence(term, scores, teacher.scores, keep_BT)
+                    classes = None if student.classes is teacher.classes else teacher.classes
+                    reduced[name] = divergence(term, scores, teacher.scores, keep_BT, classes=classes)
             if self.pairs and teacher is not None:
                 reduced |= self._compare_states(student, teacher, keep_BT, projectors)
         return {name: reduced[name] for name in self.terms}

@@ -36,6 +36,7 @@ def divergence(
     teacher: Tensor | DeferredLogits | SparseTargets,
     keep_BT: Tensor,
     chunk_bytes: int | None = None,
+    classes: Tensor | None = None,
 ) -> Reduced:
     """A divergence between next-token distributions, in nats, summed over kept positions.
 
@@ -50,6 +51,8 @@ def divergence(
             divergence itself for top-k, never negative, and an unbiased estimate of it for sampled targets.
         keep_BT: True where a position counts.
         chunk_bytes: See `chunks.sum_over_positions`.
+        classes: The student's classes that the teacher's are (`Signal.classes`): the student is cut to them, chunk by
+            chunk, and renormalised over them. None compares all.
 
     Returns:
         Sum in nats and the number of kept positions. Where one model gives mass to a class that the other masks with
@@ -65,13 +68,17 @@ def divergence(
         >>> round(float(divergence(Term("kl"), student, teacher, torch.tensor([[True]])).total), 4)
         0.1308
     """
-    _refuse_vocabularies(term.kind, vocabulary_of(student), vocabulary_of(teacher))
+    compared = vocabulary_of(student) if classes is None else len(classes)
+    _refuse_vocabularies(term.kind, compared, vocabulary_of(teacher))
     if isinstance(teacher, SparseTargets):
+        if classes is not None:
+            raise InputError(f"{term.kind}: sparse targets are of all the student's classes; use a live teacher")
         return _sparse_divergence(term, student, teacher, keep_BT, chunk_bytes)
     require_mask(teacher if isinstance(teacher, Tensor) else teacher.states_BTH, keep_BT)
     member, mix = divergences()[term.kind], term.mixing_weight
 
     def losses(logits_NV: Tensor, index: Index) -> Tensor:
+        logits_NV = logits_NV if classes is None else logits_NV.index_select(-1, classes)
         with torch.no_grad():
             chunk = teacher[index] if isinstance(teacher, Tensor) else teacher.head.logits(teacher.states_BTH[index])
             log_p_NV = _softened(chunk, term)

@@ -29,10 +29,13 @@ class Signal:
             targets that are left of them.
         states: Output of decoder block l under key l, 1-based, each (B, T, H). Key 0 is the embedding output. The
             last block's is taken after the final layer norm, as transformers reports `decoder_hidden_states`.
+        classes: Where a teacher shares a part of the student's classes only: which ones its scores are of, as the
+            student numbers them; (V,), rising. None is all of them. Divergences then compare these classes alone.
     """
 
     scores: Tensor | DeferredLogits | SparseTargets
     states: Mapping[int, Tensor]
+    classes: Tensor | None = None
 
     @property
     def logits_BTV(self) -> Tensor:  # noqa: N802  (shape letters)
@@ -61,7 +64,7 @@ class Signal:
             scores = replace(scores, states_BTH=change(scores.states_BTH))
         elif isinstance(scores, Tensor):
             scores = change(scores)
-        return Signal(scores, {layer: change(state) for layer, state in self.states.items()})
+        return Signal(scores, {layer: change(state) for layer, state in self.states.items()}, self.classes)
 
     def tensors(self) -> list[Tensor]:
         """What `map` changes."""

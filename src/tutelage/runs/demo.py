@@ -57,7 +57,7 @@ def plan_own_sizes(materials: SpeechMaterials) -> Plan:
     from tutelage.runs.speech.assembly import load_meta_outline
 
     recipe = materials.recipe
-    outline = load_meta_outline(recipe, materials.teacher.path, materials.student and materials.student.path)
+    outline = load_meta_outline(materials)
     words = sum(len(utterance.text.split()) for utterance in materials.train.utterances)
     seen = recipe.training.steps * recipe.training.batch_size * recipe.training.accumulate
     return plan(

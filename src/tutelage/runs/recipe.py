@@ -8,8 +8,9 @@ obeys them; nothing here imports torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from tutelage.objectives.terms import Term
@@ -17,19 +18,6 @@ from tutelage.records.document import jsonable
 from tutelage.training.optimisation import Optimisation
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """The model that is learned from.
-
-    Args:
-        model: Folder, relative to the recipe, or hub name.
-        revision: Commit on the hub; None takes the revision pinned by this package, if there is one, else "main".
-    """
-
-    model: str
-    revision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +77,28 @@ class Recipe:
         """
         plain = self.to_dict()
         del plain["seed"], plain["name"]
+        plain["training"] = jsonable(self.training.identity())
         for part, hashes in contents.items():
             plain[part] = {**(plain[part] or {}), **hashes}
+        if plain["data"].get("dev") is None:
+            plain["data"].pop("dev", None)  # as before there were dev splits: runs without one stay comparable
         return plain
+
+    def _require_dev(self, dev: Path | None, metrics: Sequence[str]) -> None:
+        """Refuse checks without a dev split, a dev split that nothing looks at, and a metric that the task has not."""
+        checks = self.training.dev_checks
+        if checks is not None and dev is None:
+            raise ValueError(
+                "training.early_stop and training.keep_best judge the student while it trains, and the recipe names no "
+                "data.dev to judge it on (held-out data decide nothing in training). Name data.dev, or leave them out."
+            )
+        if checks is None and dev is not None:
+            raise ValueError(
+                "data.dev is named and nothing looks at it: add training.early_stop or training.keep_best, or leave it "
+                "out. (early_stop with patience: null watches without stopping.)"
+            )
+        if checks is not None and checks.metric not in metrics:
+            raise ValueError(
+                f'training.early_stop.metric is "{checks.metric}", which a run on {self.task} does not measure; '
+                f"choose {' or '.join(metrics)}."
+            )

@@ -1,8 +1,9 @@
 """Several live teachers of one vocabulary, averaged into one signal: a committee.
 
 Covers averages of probabilities and of logits, with uniform, given or entropy weights, and the refusal of members that
-do not share a tokenizer. Does not cover recipes (no recipe key makes a committee yet), cached members, members on
-several devices, or logits made a few positions at a time: each member's are made whole, one member after the other.
+do not share a tokenizer. Does not cover recipes (`settings`), vocabularies that differ (`vocabulary` makes members
+answer in one), decoding (`ensemble`), cached members, or logits made a few positions at a time: each member's are made
+whole, one member after the other.
 
 With w_m the members' weights at a position, which sum to 1, and softmax at temperature 1:
 
@@ -54,7 +55,8 @@ class Member(Generic[BatchT]):
     Args:
         teacher: Frozen, in evaluation mode, checked at every call. Only the member that states are taken from needs
             `layers`.
-        tokens: Id of every token of its tokenizer (`tokenizer.get_vocab()`), special ones included.
+        tokens: Id of every token that it answers with: its tokenizer's (`tokenizer.get_vocab()`), special ones
+            included, or the student's where its answers are translated.
     """
 
     teacher: LiveTeacher[BatchT]
@@ -99,7 +101,7 @@ class Committee(Generic[BatchT]):
             raise InputError(faults)
         self._teachers = {name: member.teacher for name, member in members.items()}
         self._space, self._states_from = space, states_from
-        self._weights = _shares(weights, members)
+        self._weights = shares(weights, members)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -116,9 +118,10 @@ class Committee(Generic[BatchT]):
                 class is ruled out by one member or another.
             ValueError: The members answer for different positions.
         """
-        mean = _Mean(self._space)
+        mean = Mean(self._space)
         shapes: dict[str, tuple[int, ...]] = {}
         states: dict[int, Tensor] = {}
+        classes: Tensor | None = None
         for name, teacher in self._teachers.items():
             try:
                 found = teacher.signal(batch)
@@ -126,16 +129,21 @@ class Committee(Generic[BatchT]):
                 raise PreflightError(f"Member {name} of the committee: {error}") from error
             logits_BTV = found.logits_BTV
             shapes[name] = tuple(logits_BTV.shape)
+            classes = found.classes
             if name == self._states_from:
                 states = {layer: found.states[layer] for layer in self._layers}
             if shapes[name] == next(iter(shapes.values())):
                 mean.add(logits_BTV.float(), self._weights.get(name))
         _require_one_shape(shapes)
-        return Signal(mean.taken(), states)
+        return Signal(mean.taken(), states, classes)
 
 
-class _Mean:
-    """Adds member after member; holds one sum however many there are."""
+class Mean:
+    """Adds member after member; holds one sum however many there are.
+
+    Args:
+        space: "probability-average" or "logit-average".
+    """
 
     def __init__(self, space: str) -> None:
         self._in_logs = space == PROBABILITY_AVERAGE
@@ -180,7 +188,7 @@ def exp_of_minus_entropy(logits_BTV: Tensor) -> Tensor:
     return (-entropy_BT1).exp()
 
 
-def _shares(weights: str | Mapping[str, float], members: Collection[str]) -> dict[str, float]:
+def shares(weights: str | Mapping[str, float], members: Collection[str]) -> dict[str, float]:
     """Weights that sum to 1, by member; empty where each position has its own."""
     if weights == ENTROPY:
         return {}

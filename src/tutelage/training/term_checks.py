@@ -88,7 +88,9 @@ def check_zero_at_equality(objective: Objective, answers: Answers) -> list[Check
         if pair is None and isinstance(teacher.scores, SparseTargets):
             continue
         states = {pair.student: teacher.states[pair.teacher]} if pair else {}
-        equal = Answers(Signal(_some_scores(teacher), states), teacher, answers.labels_BT, answers.keep_BT)
+        equal = Answers(
+            Signal(_some_scores(teacher), states, teacher.classes), teacher, answers.labels_BT, answers.keep_BT
+        )
         projectors = {pair.name: nn.Identity()} if pair else {}
         value = _value(term, pair, equal, projectors)
         tolerance = (alignments()[term.kind].zero or ZERO) if pair else ZERO
@@ -114,7 +116,7 @@ def check_zero_at_projection(objective: Objective, answers: Answers, projectors:
         dtype = torch.float32 if exact else teacher.states[pair.teacher].dtype
         state = answers.student.states[pair.student].float()
         target = (projectors[pair.name](state) if term.projected else state).to(dtype)
-        moved = Signal(teacher.scores, {pair.teacher: target})
+        moved = Signal(teacher.scores, {pair.teacher: target}, teacher.classes)
         value = _value(term, pair, Answers(answers.student, moved, answers.labels_BT, answers.keep_BT), projectors)
         mean_square = float(target[answers.keep_BT].float().square().mean())
         tolerance = alignment_tolerance(term.kind, dtype, mean_square)

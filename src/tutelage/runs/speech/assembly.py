@@ -6,25 +6,31 @@ encoder outputs, training or judging (`distil`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from tutelage.errors import InputError
 from tutelage.models.compute import dora_pass_flops
 from tutelage.models.load import SpeechModel, count_params, load_meta, load_speech_model
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.terms import LayerPair
 from tutelage.runs.speech.materials import SpeechMaterials
 from tutelage.runs.speech.recipe import SpeechRecipe
+from tutelage.runs.speech.teachers import (
+    SpeechTeacher,
+    cut_teacher,
+    load_teacher,
+    load_teachers,
+    tell_encoders,
+)
 from tutelage.students.budget import Budget, BudgetReport, choose_rank
 from tutelage.students.layer_map import map_layers
 from tutelage.students.lora import adapter_trainables, add_lora, module_ranks
 from tutelage.students.projection import count_projector_params, make_projectors
+from tutelage.students.sensitivity import LayerChoice
 from tutelage.students.shrink import ShrunkModel, shrink_speech_model
-from tutelage.tasks.speech.features import fingerprint
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,16 @@ class Outline:
     """Teacher and student before adapters: enough to count.
 
     Args:
-        stock: The teacher as it came, with its own window.
-        teacher: The teacher with the student's window.
+        stock: The teacher as it came, with its own window; of a committee the leading member.
+        teacher: The same with the student's window.
         student: The student cut to size, without adapters.
         pairs: The layer map; empty where nothing is aligned.
         budget: What is trained, as a share of the teacher.
         adapted: Full names of the student's layers that get an adapter, with its rank.
         pass_flops: What the adapters take in every pass, however many positions there are.
+        teachers: Everyone who teaches, the leading one first.
+        source: What the student was cut out of.
+        choice: How the decoder layers that stay were measured; None where they were not.
     """
 
     stock: SpeechModel
@@ -48,6 +57,9 @@ class Outline:
     budget: BudgetReport
     adapted: Mapping[str, int]
     pass_flops: float = 0.0
+    teachers: tuple[SpeechTeacher, ...] = ()
+    source: SpeechModel | None = None
+    choice: LayerChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -72,60 +84,96 @@ class Assembly:
         return SpeechModel(self.peft_model, self.outline.student.processor)
 
 
-def load_outline(materials: SpeechMaterials, device: str = "cpu") -> Outline:
-    """Load teacher and student and cut the student to size.
-
-    Raises:
-        InputError: The design does not fit the models, or a student of another model has another encoder.
-    """
-    stock = load_speech_model(materials.teacher.path, device)
-    source = None if materials.student is None else load_speech_model(materials.student.path, device)
-    outline = outline_models(materials.recipe, stock, source)
-    if source is not None:
-        _require_one_encoder(outline)
-    return outline
-
-
-def load_meta_outline(materials_recipe: SpeechRecipe, teacher: Any, student: Any | None) -> Outline:
-    """The same from folders of configuration alone, on the meta device: shapes and no weights.
+def load_outline(
+    materials: SpeechMaterials, device: str = "cpu", choose: Callable[[SpeechModel], LayerChoice] | None = None
+) -> Outline:
+    """Load everyone who teaches, and the student, and cut it to size.
 
     Args:
-        materials_recipe: The recipe.
-        teacher: Folder of the teacher.
-        student: Folder that the student starts from; None for a copy of the teacher.
+        materials: The recipe with its data and models.
+        device: Where the models go.
+        choose: Measures which decoder layers of the student's beginning stay, where the recipe asks for it; without it
+            they are spaced.
+
+    Raises:
+        InputError: The design does not fit the models, or an adapter does not.
     """
-    stock = SpeechModel(load_meta(teacher), None)
-    source = None if student is None else SpeechModel(load_meta(student), None)
-    return outline_models(materials_recipe, stock, source)
+    settings, lead = materials.recipe.teacher, materials.teachers[0]
+    stocks = load_teachers(materials.teachers, settings, device)
+    copied = materials.student is None
+    if materials.student is not None:
+        source = load_speech_model(materials.student.path, device)
+    elif settings.dtype == "float32" and settings.device in (None, device):
+        source = stocks[lead.name]
+    else:  # what is trained is float32, on the device of the run
+        source = load_teacher(lead, device, "float32")
+    choice = None
+    if choose is not None and materials.recipe.student.keep == "sensitivity":
+        choice = choose(source)
+    outline = outline_models(materials.recipe, stocks, source, choice, copied=copied)
+    return replace(outline, teachers=tell_encoders(outline.teachers, outline.student.model))
 
 
-def outline_models(recipe: SpeechRecipe, stock: SpeechModel, source: SpeechModel | None) -> Outline:
+def load_meta_outline(materials: SpeechMaterials) -> Outline:
+    """The same from folders of configuration alone, on the meta device: shapes and no weights.
+
+    Without weights an encoder counts as the student's where the folder is the one that the student comes from.
+    """
+    folders, student = materials.teachers, materials.student
+    stocks = {one.name: SpeechModel(load_meta(one.model.path), None) for one in folders}
+    source = stocks[folders[0].name] if student is None else SpeechModel(load_meta(student.path), None)
+    outline = outline_models(materials.recipe, stocks, source, copied=student is None)
+    own = (student or folders[0].model).sha256
+    teachers = tuple(
+        replace(teacher, encoder=None if one.model.sha256 == own else one.sha256)
+        for teacher, one in zip(outline.teachers, folders, strict=True)
+    )
+    return replace(outline, teachers=teachers)
+
+
+def outline_models(
+    recipe: SpeechRecipe,
+    stocks: Mapping[str, SpeechModel],
+    source: SpeechModel,
+    choice: LayerChoice | None = None,
+    *,
+    copied: bool,
+) -> Outline:
     """Cut the student, map its layers and count what would be trained.
+
+    Args:
+        recipe: The recipe.
+        stocks: Everyone who teaches, by name, the leading one first: layers are mapped to it, and the largest of all is
+            what the budget is a share of.
+        source: What the student is cut out of.
+        choice: The decoder layers that stay, where they were measured.
+        copied: Whether that is the leading teacher, so that layers have an origin in it.
 
     Raises:
         InputError: Layers, windows, targets or the budget do not fit.
     """
     design = recipe.student
-    student = shrink_speech_model(source or stock, design.decoder_layers, design.window_seconds)
-    teacher = stock
-    if student.speech.window_seconds < stock.window_seconds:
-        teacher = shrink_speech_model(stock, None, student.speech.window_seconds).speech
+    stock = next(iter(stocks.values()))
+    layers = design.decoder_layers if choice is None else choice.layers
+    student = shrink_speech_model(source, layers, design.window_seconds, design.keep)
+    teachers = tuple(cut_teacher(name, one, student.speech.window_seconds) for name, one in stocks.items())
     pairs: tuple[LayerPair, ...] = ()
     if recipe.aligns:
         pairs = map_layers(
             design.layer_map,
             student.model.config.decoder_layers,
             stock.model.config.decoder_layers,
-            student.origins if source is None else None,
+            student.origins if copied else None,
         )
     widths = (student.model.config.d_model, stock.model.config.d_model)
     projectors = len(pairs) * count_projector_params(design.projector, *widths) if recipe.projects else 0
     trainables = adapter_trainables(student.model, design.lora, projectors)
-    budget = Budget(count_params(stock.model), design.budget_share, design.allow_over_budget)
+    largest = max(count_params(one.model) for one in stocks.values())
+    budget = Budget(largest, design.budget_share, design.allow_over_budget)
     report = choose_rank(budget, trainables, design.lora.rank)
     ranks = module_ranks(student.model, design.lora, report.rank)
     per_pass = dora_pass_flops(student.model, ranks) if design.lora.use_dora else 0.0
-    return Outline(stock, teacher, student, pairs, report, ranks, per_pass)
+    return Outline(stock, teachers[0].cut, student, pairs, report, ranks, per_pass, teachers, source, choice)
 
 
 def assemble(recipe: SpeechRecipe, outline: Outline) -> Assembly:
@@ -140,15 +188,3 @@ def assemble(recipe: SpeechRecipe, outline: Outline) -> Assembly:
     return Assembly(
         outline, peft_model, projectors.to(outline.student.model.device), Objective(recipe.objective, outline.pairs)
     )
-
-
-def _require_one_encoder(outline: Outline) -> None:
-    """One encoder pass serves teacher and student, so they must have the same encoder."""
-    encoders = [speech.model.get_encoder() for speech in (outline.teacher, outline.student)]
-    if fingerprint(encoders[0]) != fingerprint(encoders[1]):
-        config, other = outline.student.model.config, outline.teacher.model.config
-        raise InputError(
-            "The student starts from another model than the teacher and has another encoder "
-            f"({config.num_mel_bins} mel bins, width {config.d_model}; the teacher {other.num_mel_bins} and "
-            f"{other.d_model}). One encoder pass serves both here, so leave student.model out, or count with --dry-run."
-        )

@@ -7,7 +7,7 @@ Covers preparing (encoder outputs, adapters), the checks, judging before and aft
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,17 +15,21 @@ import torch
 from accelerate import Accelerator
 
 from tutelage.evaluation.bootstrap import Resampling
+from tutelage.models.load import SpeechModel
 from tutelage.objectives.signal import Signal
 from tutelage.progress import Progress, no_progress
+from tutelage.records.estimate import Estimate
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.classroom import Course
 from tutelage.runs.folder import RunFolder
-from tutelage.runs.speech.assembly import Assembly, Outline, assemble, load_outline
+from tutelage.runs.speech.assembly import Assembly, assemble, load_outline
 from tutelage.runs.speech.cost import count_training
 from tutelage.runs.speech.findings import SpeechFindings
-from tutelage.runs.speech.judge import Bench, Corners, Verdict, judge, measure_speed
+from tutelage.runs.speech.judge import Bench, Corners, Verdict, judge, measure_loss, measure_speed
 from tutelage.runs.speech.materials import SpeechMaterials
 from tutelage.runs.speech.recipe import SpeechRecipe
+from tutelage.runs.speech.sensitivity import choose_decoder_layers
+from tutelage.runs.speech.teachers import Hearing, SideBySide, encoders_of, hear
 from tutelage.students.export import AdapterBase, ExportedStudent, export_student, merged_model, save_adapter
 from tutelage.students.layer_map import describe
 from tutelage.students.lora import expected_modules
@@ -36,9 +40,11 @@ from tutelage.tasks.speech.features import FrozenEncoder
 from tutelage.tasks.speech.forward import decode
 from tutelage.tasks.speech.generate import from_audio, from_outputs
 from tutelage.tasks.speech.labels import LabelCodec, require_language
+from tutelage.teachers.committee import Committee
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.prefix_cache import EncoderOutputs, PrefixCache
-from tutelage.training.checks import check_budget, check_settings, check_targets, check_tokens, shared_settings
+from tutelage.teachers.settings import ALONE
+from tutelage.training.checks import check_budget, check_targets
 from tutelage.training.loop import Stream
 from tutelage.training.preflight import PreflightReport, garble_padding, preflight
 from tutelage.training.step import Lesson
@@ -59,9 +65,11 @@ class SpeechClassroom:
         train: Training clips as batches.
         held_out: Held-out clips as batches.
         outputs: Encoder outputs of both sets at the student's window.
-        teacher: The teacher that is run beside the student; None where no term needs one.
+        hearing: Who teaches, and how each is asked.
+        teacher: The teacher (or committee) that is run beside the student; None where no term needs one.
         lesson: Who learns what from whom.
         progress: Opens bars.
+        dev: The dev split's clips as batches; None without one.
     """
 
     materials: SpeechMaterials
@@ -71,14 +79,22 @@ class SpeechClassroom:
     train: SpeechExamples
     held_out: SpeechExamples
     outputs: EncoderOutputs
-    teacher: LiveTeacher[SpeechBatch] | None
+    hearing: Hearing
+    teacher: LiveTeacher[SpeechBatch] | Committee[SpeechBatch] | None
     lesson: Lesson[SpeechBatch] = field(repr=False)
     progress: Progress = no_progress
+    dev: SpeechExamples | None = None
 
     @property
     def recipe(self) -> SpeechRecipe:
         """The recipe."""
         return self.materials.recipe
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        """The decoder layers that were chosen by measuring."""
+        choice = self.assembly.outline.choice
+        return {} if choice is None else {"chosen_layers": list(choice.layers)}
 
     def rehearse(self) -> PreflightReport:
         """Every check before the first step, on one real batch and the ids of all transcripts."""
@@ -90,7 +106,6 @@ class SpeechClassroom:
                 batch.decoder_input_ids_BT, batch.keep_BT, outline.student.model.config.vocab_size, recipe.seed
             ),
         )
-        tokenizers = [speech.processor.tokenizer for speech in (outline.student.speech, outline.stock)]
         emitted = {token for part in (self.train, self.held_out) for ids in part.text_ids.values() for token in ids}
         emitted |= {*self.codec.prompt, self.codec.end_of_text}
         budget = outline.budget
@@ -102,61 +117,76 @@ class SpeechClassroom:
                 budget.limit,
                 allow_over=recipe.student.allow_over_budget,
             ),
-            check_tokens(emitted, *(tokenizer.convert_ids_to_tokens for tokenizer in tokenizers)),
-            *check_settings(
-                shared_settings(outline.student.model.config), shared_settings(outline.teacher.model.config)
-            ),
+            *self.hearing.checks(emitted),
         ]
         device = self.accelerator.device
         return preflight(
             self.lesson,
             batch.to(device),
             declared,
-            teacher=None if self.teacher is None else outline.teacher.model,
+            teacher=None if self.teacher is None else self.hearing.models,
             garbled=garbled.to(device),
             seed=recipe.seed,
         )
 
     def judge_untrained(self) -> Sequence[Verdict]:
-        """The teacher with its own window on some clips, then teacher and untrained student at the student's window."""
-        outline, outputs, bench = self.assembly.outline, from_outputs(self.outputs), self._bench()
-        window = outline.teacher.window_seconds
+        """A single teacher with its own window on some clips, then who teaches and the untrained student at its window.
+
+        Of a committee every member is judged, then the committee.
+        """
+        hearing, bench, settings = self.hearing, self._bench(), self.recipe.teacher
+        window = self.assembly.outline.teacher.window_seconds
+        heard = from_outputs(self.held_out.encoder_outputs)
         verdicts = []
-        some = self.materials.held_out.spread(self.recipe.evaluation.stock_clips)
+        some = () if settings.is_committee else self.materials.held_out.spread(self.recipe.evaluation.stock_clips)
         if some:
-            stock = outline.stock
+            stock = hearing.alone(ALONE, self.assembly.outline.stock)
             encode = from_audio(FrozenEncoder(stock.model, stock.processor.feature_extractor))
             name = f"teacher, {stock.window_seconds:g} s window"
             verdicts.append(judge(name, stock, encode, bench, utterances=some))
-        verdicts.append(judge(f"teacher, {window:g} s window", outline.teacher, outputs, bench, examples=self.held_out))
-        verdicts.append(judge("student, before", self.assembly.student, outputs, bench, examples=self.held_out))
-        return verdicts
+        for one in hearing.teachers:
+            name = f"member {one.name}" if settings.is_committee else f"teacher, {window:g} s window"
+            verdicts.append(judge(name, hearing.judged(one), heard, bench, examples=self.held_out))
+        if settings.is_committee:
+            name = f"teacher, committee of {len(hearing.teachers)} ({settings.described})"
+            verdicts.append(judge(name, hearing.committee(settings), heard, bench, examples=self.held_out))
+        return [*verdicts, self._judge_student("student, before")]
 
     def stream(self) -> Stream[SpeechBatch]:
         """The training clips."""
         device = self.accelerator.device
         return Stream(self._sampler(), lambda indices: self.train.batch(indices).to(device))
 
+    def judge_dev(self, metric: str) -> Estimate:
+        """The student on the dev split: "loss" (nats per token) or "wer" (greedy, new tokens capped by duration)."""
+        if self.dev is None or self.materials.dev is None:
+            raise ValueError("the recipe names no data.dev")
+        bench = dataclasses.replace(self._bench(), utterances=self.materials.dev.utterances, progress=no_progress)
+        if metric == "loss":
+            return measure_loss(self.assembly.student.model, bench.utterances, self.dev, bench)
+        return judge("student", self.assembly.student, from_outputs(self.outputs), bench).score.metrics()[metric]
+
     def conclude(self, folder: RunFolder, course: Course[SpeechBatch]) -> SpeechFindings:
         """Judge, count, export, time."""
-        bench, recipe = self._bench(), self.recipe
+        bench, steps = self._bench(), course.trained.steps
         taught = "distilled" if self.teacher is not None else "trained"
-        name, encode = f"student, {taught}", from_outputs(self.outputs)
-        trained_student = judge(name, self.assembly.student, encode, bench, examples=self.held_out)
-        lengths = self._lengths_seen()
+        trained_student = self._judge_student(f"student, {taught}")
+        lengths = self._lengths_seen(course.trained.steps)
         return SpeechFindings(
             materials=self.materials,
             outline=self.assembly.outline,
+            hearing=self.hearing,
             pairs=self.assembly.outline.pairs,
             preflight=course.rehearsal,
             trained=course.trained,
             tokens=sum(lengths),
+            kept_tokens=sum(self._lengths_seen(course.trained.kept_step or course.trained.steps)),
             cost=count_training(
                 self.assembly.outline,
                 [len(self.codec.prompt) - 1 + length for length in lengths],
                 len(self.materials.train.utterances),
                 live_teacher=self.teacher is not None,
-                passes=recipe.training.steps * recipe.training.accumulate,
+                passes=steps * self.recipe.training.accumulate,
             ),
             verdicts=(*course.untrained, trained_student),
             alignment=self._measure_alignment(),
@@ -166,6 +196,14 @@ class SpeechClassroom:
 
     def _adapted(self) -> list[str]:
         return [name for name, module in self.assembly.peft_model.named_modules() if hasattr(module, "lora_A")]
+
+    def _judge_student(self, name: str) -> Verdict:
+        """The student by its own encoder's outputs alone."""
+        clips, positions = self.materials.held_out.utterances, self.assembly.outline.student.model.config
+        alone = self.held_out
+        if self.held_out.encoder_outputs is not self.outputs:
+            alone = SpeechExamples(clips, self.outputs, self.codec, positions.max_target_positions)
+        return judge(name, self.assembly.student, from_outputs(self.outputs), self._bench(), examples=alone)
 
     def _bench(self) -> Bench:
         settings = self.recipe.evaluation
@@ -181,11 +219,11 @@ class SpeechClassroom:
     def _sampler(self) -> EpochSampler:
         return EpochSampler(len(self.train), self.recipe.training.batch_size, self.recipe.seed)
 
-    def _lengths_seen(self) -> list[int]:
-        """Text tokens, end-of-text among them, of every clip in every step, by drawing the batches again."""
+    def _lengths_seen(self, steps: int) -> list[int]:
+        """Text tokens, end-of-text among them, of every clip in these steps, by drawing the batches again."""
         training, sampler = self.recipe.training, self._sampler()
         lengths = [len(ids) + 1 for ids in self.train.text_ids.values()]
-        return [lengths[index] for _ in range(training.steps * training.accumulate) for index in sampler.next_batch()]
+        return [lengths[index] for _ in range(steps * training.accumulate) for index in sampler.next_batch()]
 
     def _measure_alignment(self) -> dict[str, dict[str, float]]:
         """Each pair's mean angle on held-out clips, beside mean-vector and shuffled baselines; none without pairs."""
@@ -222,10 +260,12 @@ class SpeechClassroom:
             return None
         plain = merged_model(self.assembly.peft_model)
         # The trained decoder under the teacher's window, so that all four corners write about as much text.
-        deep_window = shrink_speech_model(outline.stock, outline.student.origins, None)
+        deep_window = shrink_speech_model(outline.source or outline.stock, outline.student.origins, None)
         deep_window.model.model.decoder.load_state_dict(plain.model.decoder.state_dict())
         student = dataclasses.replace(outline.student.speech, model=plain)
-        corners = Corners(outline.stock, outline.teacher, deep_window.speech, student)
+        lead = outline.teachers[0].name
+        stock, teacher = (self.hearing.alone(lead, speech) for speech in (outline.stock, outline.teacher))
+        corners = Corners(stock, teacher, deep_window.speech, student)
         return measure_speed(corners, clips, settings.speed_repeats, bench)
 
 
@@ -236,7 +276,9 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
         InputError: The design does not fit the models, or the model does not know the language.
     """
     recipe = materials.recipe
-    outline = load_outline(materials, str(accelerator.device))
+    outline = load_outline(
+        materials, str(accelerator.device), lambda source: choose_decoder_layers(materials, source, attempt)
+    )
     if outline.pairs:
         layers = (outline.student.model.config.decoder_layers, outline.teacher.model.config.decoder_layers)
         attempt.talk(describe(outline.pairs, *layers))
@@ -244,35 +286,45 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
     student = outline.student
     require_language(student.model.generation_config, recipe.data.language)
     codec = LabelCodec(student.processor.tokenizer, recipe.data.language, recipe.data.task)
-    outputs = _encode(materials, outline, attempt)
+    hearing = hear(outline.teachers, student.speech, committee=recipe.teacher.is_committee)
+    for line in hearing.differences():
+        attempt.talk(line)
     assembly = assemble(recipe, outline)
-    positions = min(speech.model.config.max_target_positions for speech in (outline.teacher, outline.student.speech))
-    train, held_out = (
-        SpeechExamples(manifest.utterances, outputs, codec, positions)
-        for manifest in (materials.train, materials.held_out)
-    )
     teacher = None
     if assembly.objective.needs_teacher:
-        teacher = LiveTeacher(outline.teacher.model, assembly.objective.teacher_layers, decode)
+        teacher = hearing.teach(recipe.teacher, assembly.objective)
+    outputs = _encode(materials, student.speech, attempt)
+    others = [_encode(materials, one.cut, attempt) for one in encoders_of(outline.teachers).values()]
+    heard = SideBySide([outputs, *others]) if others else outputs
+    everyone = (student.speech, *(one.cut for one in outline.teachers))
+    positions = min(speech.model.config.max_target_positions for speech in everyone)
+    train, held_out = (
+        SpeechExamples(manifest.utterances, heard, codec, positions)
+        for manifest in (materials.train, materials.held_out)
+    )
     lesson = _lesson(assembly, teacher)
     return SpeechClassroom(
-        materials, assembly, accelerator, codec, train, held_out, outputs, teacher, lesson, attempt.progress
+        materials, assembly, accelerator, codec, train, held_out, outputs, hearing, teacher, lesson, attempt.progress
     )
 
 
-def _encode(materials: SpeechMaterials, outline: Outline, attempt: Attempt) -> EncoderOutputs:
-    encoder = FrozenEncoder(outline.student.model, outline.student.processor.feature_extractor)
-    clips = (*materials.train.utterances, *materials.held_out.utterances)
+def _encode(materials: SpeechMaterials, speech: SpeechModel, attempt: Attempt) -> EncoderOutputs:
+    encoder = FrozenEncoder(speech.model, speech.processor.feature_extractor)
+    dev = () if materials.dev is None else materials.dev.utterances
+    clips = (*materials.train.utterances, *materials.held_out.utterances, *dev)
     outputs = PrefixCache(encoder, talk=attempt.talk).get_or_compute(clips, progress=attempt.progress)
     attempt.talk(f"encoder outputs: {outputs.use.hits} found in the cache, {outputs.use.misses} computed")
     return outputs
 
 
-def _lesson(assembly: Assembly, teacher: LiveTeacher[SpeechBatch] | None) -> Lesson[SpeechBatch]:
-    layers = assembly.objective.student_layers
+def _lesson(
+    assembly: Assembly, teacher: LiveTeacher[SpeechBatch] | Committee[SpeechBatch] | None
+) -> Lesson[SpeechBatch]:
+    layers, width = assembly.objective.student_layers, int(assembly.outline.student.model.config.d_model)
 
     def student_forward(batch: SpeechBatch) -> Signal:
-        return decode(assembly.peft_model, batch, layers)
+        own = dataclasses.replace(batch, encoder_BSH=batch.encoder_BSH[..., :width])  # teachers' encoders come behind
+        return decode(assembly.peft_model, own, layers)
 
     return Lesson(
         assembly.peft_model,

@@ -1,7 +1,7 @@
 """What a run on speech costs: FLOPs of training counted from the models' configurations, and bytes of memory.
 
-Covers the frozen encoder (once a clip), the live teacher's decoder and the student's LoRA training. Does not cover
-judging, or time (`forecast` estimates it, `evaluation.speed` measures it).
+Covers the frozen encoders (each once a clip), every live teacher's decoder and the student's LoRA training. Does not
+cover judging, or time (`forecast` estimates it, `evaluation.speed` measures it).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from tutelage.models.compute import lora_utterance_flops, utterance_flops
 from tutelage.models.load import count_params
 from tutelage.runs.cost import TrainingCost
 from tutelage.runs.speech.assembly import Outline
+from tutelage.runs.speech.teachers import encoders_of
 
 _FLOAT = 4  # bytes
 
@@ -24,14 +25,15 @@ def count_training(
     Args:
         outline: Teacher and student.
         lengths: Decoder positions of every clip in every step, the prompt among them.
-        clips: Distinct clips, each encoded once.
-        live_teacher: Whether the teacher runs beside the student.
+        clips: Distinct clips, encoded once by each encoder that differs.
+        live_teacher: Whether the teacher, or every member of a committee, runs beside the student.
         passes: Batches that the student learns from.
     """
     by_length: dict[int, int] = {}
     for length in lengths:
         by_length[length] = by_length.get(length, 0) + 1
-    student, teacher = outline.student.model, outline.teacher.model.config.to_dict()
+    student = outline.student.model
+    teachers = [one.cut.model.config.to_dict() for one in outline.teachers]
     learned = passes * outline.pass_flops + sum(
         times
         * lora_utterance_flops(
@@ -44,8 +46,13 @@ def count_training(
         )
         for length, times in by_length.items()
     )
-    taught = sum(times * utterance_flops(teacher, length).decoder_forward for length, times in by_length.items())
-    encoded = clips * utterance_flops(student.config.to_dict(), 1).encoder_forward
+    taught = sum(
+        times * utterance_flops(teacher, length).decoder_forward
+        for teacher in teachers
+        for length, times in by_length.items()
+    )
+    others = [one.cut.model for one in encoders_of(outline.teachers).values()] if live_teacher else []
+    encoded = clips * sum(utterance_flops(model.config.to_dict(), 1).encoder_forward for model in (student, *others))
     return TrainingCost(encoded, taught if live_teacher else 0.0, learned)
 
 
@@ -58,9 +65,8 @@ def expect_memory(outline: Outline, batch_size: int, positions: int) -> int:
     """
     config = outline.student.model.config
     trained = outline.budget.lora_params + outline.budget.projector_params
-    weights = count_params(outline.stock.model) + count_params(outline.student.model)
-    if outline.teacher.model is not outline.stock.model:
-        weights += count_params(outline.teacher.model)
+    kept = {id(model): model for one in outline.teachers for model in (one.stock.model, one.cut.model)}
+    weights = count_params(outline.student.model) + sum(count_params(model) for model in kept.values())
     width, layers = config.d_model, config.decoder_layers
     activations = batch_size * layers * width * (16 * positions + 3 * config.max_source_positions)
     logits = 4 * batch_size * positions * config.vocab_size  # of both, and their gradients

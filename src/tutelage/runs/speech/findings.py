@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from tutelage.evaluation.compare import compare_scores
-from tutelage.models.load import count_non_embedding_params, count_params
+from tutelage.models.load import count_non_embedding_params
 from tutelage.records.estimate import Estimate
 from tutelage.records.run import LawColumns
 from tutelage.runs.result import Findings, hash_files, size_of
@@ -19,6 +19,8 @@ from tutelage.runs.speech.assembly import Outline
 from tutelage.runs.speech.card import write_card
 from tutelage.runs.speech.judge import Verdict
 from tutelage.runs.speech.materials import SpeechMaterials
+from tutelage.runs.speech.teachers import Hearing
+from tutelage.runs.teacher_folders import describe_teachers
 from tutelage.tasks.speech.manifest import Manifest
 
 
@@ -29,6 +31,7 @@ class SpeechFindings(Findings):
     Args:
         materials: Recipe, data, models.
         outline: Teacher, student, layer map, budget.
+        hearing: How each teacher was asked.
         verdicts: One row a system, the distilled student last.
         speed: Timings of the four corners; None where not measured.
     """
@@ -37,6 +40,7 @@ class SpeechFindings(Findings):
 
     materials: SpeechMaterials
     outline: Outline
+    hearing: Hearing
     verdicts: Sequence[Verdict]
     speed: Mapping[str, Any] | None
 
@@ -57,11 +61,13 @@ class SpeechFindings(Findings):
 
     @property
     def law_columns(self) -> LawColumns:
-        """What a distillation law needs of this run; D_T is not known of a teacher that was not trained here."""
+        """What a distillation law needs of this run; D_T is not known of a teacher that was not trained here, and a
+        committee has no one size.
+        """
         return LawColumns(
             N_S=count_non_embedding_params(self.outline.student.model),
-            D_S=self.tokens,
-            N_T=count_non_embedding_params(self.outline.stock.model),
+            D_S=self.student_tokens,
+            N_T=None if len(self.outline.teachers) > 1 else count_non_embedding_params(self.outline.stock.model),
             L_T=self.teacher.loss.value if self.teacher.loss else None,
             L_S=self.student.loss.value if self.student.loss else None,
             FLOPs=self.cost.total,
@@ -104,13 +110,16 @@ class SpeechFindings(Findings):
             "student": {
                 "started_from": asdict(materials.student or materials.teacher),
                 "decoder_layers": list(outline.student.origins),
+                "sensitivity": None if outline.choice is None else outline.choice.to_dict(),
                 "window_seconds": outline.student.speech.window_seconds,
                 "params": self.exported.params,
-                "share_of_teacher_params": self.exported.params / count_params(outline.stock.model),
+                "share_of_teacher_params": self.exported.params / outline.budget.teacher_params,
                 "bytes": self.exported.bytes,
-                "share_of_teacher_bytes": self.exported.bytes / size_of(materials.teacher.path),
+                "share_of_teacher_bytes": self.exported.bytes
+                / max(size_of(one.model.path) for one in materials.teachers),
                 "sha256": hash_files(self.exported.path),
             },
+            "teachers": describe_teachers(recipe.teacher, materials.teachers, self.hearing.to_dict()),
             "comparisons": self._comparisons(),
             "speed": self.speed,
             "samples": self._samples(),

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from tutelage.models.load import count_params
 from tutelage.objectives.objective import Objective
-from tutelage.records.document import Caution, Document
+from tutelage.records.document import Document
 from tutelage.runs.machine import duration, measure_product
 from tutelage.runs.speech.assembly import Outline, load_meta_outline
 from tutelage.runs.speech.cost import count_training, expect_memory
 from tutelage.runs.speech.materials import SpeechMaterials
+from tutelage.runs.speech.teachers import describe_differences
 from tutelage.students.layer_map import describe
-from tutelage.training.checks import check_settings, shared_settings
+from tutelage.students.sensitivity import UNKNOWN_LAYERS
 
 PROMPT = 4  # decoder positions before the text
 TOKENS_A_WORD = 2.0
@@ -35,7 +37,7 @@ def forecast_speech(materials: SpeechMaterials) -> tuple[Document, str]:
         InputError: The design does not fit the models, or is over its budget.
     """
     recipe = materials.recipe
-    outline = load_meta_outline(recipe, materials.teacher.path, materials.student and materials.student.path)
+    outline = load_meta_outline(materials)
     objective = Objective(recipe.objective, outline.pairs)
     words = sum(len(utterance.text.split()) for utterance in materials.train.utterances)
     positions = PROMPT + round(TOKENS_A_WORD * words / len(materials.train.utterances))
@@ -51,6 +53,7 @@ def forecast_speech(materials: SpeechMaterials) -> tuple[Document, str]:
     memory = expect_memory(outline, training.batch_size, positions)
     speed = measure_product()
     seconds = cost.total / (EFFICIENCY * speed)
+    unknown = recipe.student.keep == "sensitivity"
     body = {
         "recipe": {"name": recipe.name, "sha256": materials.recipe_hash, "resolved": recipe.to_dict()},
         "budget": {
@@ -58,7 +61,8 @@ def forecast_speech(materials: SpeechMaterials) -> tuple[Document, str]:
             "params": outline.budget.lora_params + outline.budget.projector_params,
             "lora_share": outline.budget.lora_share,
         },
-        "layer_map": [asdict(pair) for pair in outline.pairs],
+        "teachers": [{"name": one.name, "params": count_params(one.stock.model)} for one in outline.teachers],
+        "layer_map": None if unknown else [asdict(pair) for pair in outline.pairs],
         "expected": {
             "flops": cost.to_dict(),
             "memory_bytes": memory,
@@ -70,8 +74,8 @@ def forecast_speech(materials: SpeechMaterials) -> tuple[Document, str]:
             },
         },
     }
-    document = Document("distill.dry-run", body, warnings=(*materials.cautions, *_differences(outline)))
-    lines = [_layer_map(outline)] if outline.pairs else []
+    document = Document("distill.dry-run", body, warnings=materials.cautions)
+    lines = [UNKNOWN_LAYERS] if unknown else [_layer_map(outline)] if outline.pairs else []
     lines.append(outline.budget.describe())
     lines.append(
         f"expected: {cost.total:.2e} FLOPs (encoder {cost.encoder:.1e}, teacher {cost.teacher:.1e}, student "
@@ -80,22 +84,11 @@ def forecast_speech(materials: SpeechMaterials) -> tuple[Document, str]:
     lines.append(
         f"(time: {EFFICIENCY:.0%} of the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches on this machine)"
     )
+    lines += describe_differences(outline.teachers, outline.student.model.config)
     return document, "\n".join(lines)
 
 
 def _layer_map(outline: Outline) -> str:
     return describe(
         outline.pairs, outline.student.model.config.decoder_layers, outline.teacher.model.config.decoder_layers
-    )
-
-
-def _differences(outline: Outline) -> tuple[Caution, ...]:
-    """What preflight would refuse: settings that student and teacher must share."""
-    checks = check_settings(
-        shared_settings(outline.student.model.config), shared_settings(outline.teacher.model.config)
-    )
-    return tuple(
-        Caution("would-be-refused", check.name, check.measured, None, f"a run would be refused: {check.line}")
-        for check in checks
-        if not check.passed
     )

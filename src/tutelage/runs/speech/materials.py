@@ -18,8 +18,9 @@ from tutelage.models.resolve import ResolvedModel, resolve_model
 from tutelage.models.verify import read_config
 from tutelage.progress import Progress, Talk, no_progress, say_nothing
 from tutelage.records.document import Caution
-from tutelage.records.hashing import sha256_file
+from tutelage.records.hashing import sha256_file, sha256_json
 from tutelage.runs.speech.recipe import SpeechRecipe
+from tutelage.runs.teacher_folders import TeacherFolder, find_teachers, identify_teacher
 from tutelage.tasks.speech.manifest import Manifest, read_manifest
 
 _NAMED = 5  # examples written out in one line
@@ -33,10 +34,12 @@ class SpeechMaterials:
         recipe: The recipe.
         train: Clips to learn from.
         held_out: Clips to be judged on.
-        teacher: The teacher's folder.
+        teacher: The teacher's folder; of a committee the leading member's.
         student: The folder that the student starts from; None for a copy of the teacher.
         normaliser: How transcripts are normalised before scoring.
         cautions: Soft faults of the data.
+        teachers: Everyone who teaches, with adapters; the leading member first.
+        dev: Clips that training looks at to end and to choose its step; None without.
     """
 
     recipe: SpeechRecipe
@@ -46,16 +49,21 @@ class SpeechMaterials:
     student: ResolvedModel | None
     normaliser: Normaliser
     cautions: tuple[Caution, ...] = ()
+    teachers: tuple[TeacherFolder, ...] = ()
+    dev: Manifest | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same but for their seed."""
-        return self.recipe.identity(self.train.sha256, self.held_out.sha256)
+        dev = None if self.dev is None else self.dev.sha256
+        found = self.recipe.identity(self.train.sha256, self.held_out.sha256, dev)
+        found["teacher"] = identify_teacher(found["teacher"], self.recipe.teacher, self.teachers, by_content=False)
+        return found
 
     @property
     def recipe_hash(self) -> str:
         """SHA-256 of the identity."""
-        return self.recipe.hash(self.train.sha256, self.held_out.sha256)
+        return sha256_json(self.identity)
 
 
 def gather_speech(
@@ -74,32 +82,34 @@ def gather_speech(
         TutelageError: A model could not be fetched.
     """
     _refuse_encoder_adapters(recipe)
-    train, held_out, normaliser, cautions = _read_data(recipe, progress, talk)
-    teacher, student = find_models(recipe, talk, require_weights=require_weights)
+    train, held_out, dev, normaliser, cautions = _read_data(recipe, progress, talk)
+    teachers, student = find_models(recipe, talk, require_weights=require_weights)
+    teacher = teachers[0].model
     _refuse_longer_window(recipe, read_config((student or teacher).path))
-    return SpeechMaterials(recipe, train, held_out, teacher, student, normaliser, cautions)
+    return SpeechMaterials(recipe, train, held_out, teacher, student, normaliser, cautions, teachers, dev)
 
 
 def find_models(
     recipe: SpeechRecipe, talk: Talk, *, require_weights: bool
-) -> tuple[ResolvedModel, ResolvedModel | None]:
-    """The folders of teacher and student (None for a copy of the teacher)."""
-    teacher = resolve_model(recipe.teacher.model, recipe.teacher.revision, talk=talk, require_weights=require_weights)
+) -> tuple[tuple[TeacherFolder, ...], ResolvedModel | None]:
+    """The folders of everyone who teaches, and of the student (None for a copy of the leading teacher)."""
+    teachers = find_teachers(recipe.teacher, "speech", talk=talk, require_weights=require_weights)
     if recipe.student.model is None:
-        return teacher, None
-    return teacher, resolve_model(
+        return teachers, None
+    return teachers, resolve_model(
         recipe.student.model, recipe.student.revision, talk=talk, require_weights=require_weights
     )
 
 
 def _read_data(
     recipe: SpeechRecipe, progress: Progress, talk: Talk
-) -> tuple[Manifest, Manifest, Normaliser, tuple[Caution, ...]]:
+) -> tuple[Manifest, Manifest, Manifest | None, Normaliser, tuple[Caution, ...]]:
     data = recipe.data
     normaliser = whisper_normaliser(data.language or "en")
     faults: list[str] = []
     manifests: list[Manifest] = []
-    for path in (data.train, data.held_out):
+    paths = [data.train, data.held_out, *([] if data.dev is None else [data.dev])]
+    for path in paths:
         try:
             manifests.append(
                 read_manifest(
@@ -114,11 +124,32 @@ def _read_data(
             faults += error.faults
     if faults:
         raise InputError(faults)
-    train, held_out = manifests
-    for path, manifest in ((data.train, train), (data.held_out, held_out)):
+    train, held_out, *devs = manifests
+    for path, manifest in zip(paths, manifests, strict=True):
         if manifest.dropped:
             talk(f"{path.name}: {len(manifest.dropped)} clips dropped: {manifest.dropped[0].reason}")
-    return train, held_out, normaliser, _find_leaks(train, held_out, normaliser)
+    for dev in devs:
+        _refuse_leaks_of_dev(dev, train, held_out)
+    return train, held_out, devs[0] if devs else None, normaliser, _find_leaks(train, held_out, normaliser)
+
+
+def _refuse_leaks_of_dev(dev: Manifest, train: Manifest, held_out: Manifest) -> None:
+    """Recordings of the dev split that are in another set: one fault a set."""
+    digests = {sha256_file(utterance.audio): utterance.id for utterance in dev.utterances}
+    faults = []
+    for name, other, why in (
+        ("training", train, "what was learned by heart would say when to stop"),
+        ("held-out", held_out, "the result would be chosen on what it is judged on"),
+    ):
+        found = {sha256_file(utterance.audio): utterance.id for utterance in other.utterances}
+        leaked = [f"{digests[digest]} (also {found[digest]})" for digest in digests if digest in found]
+        if leaked:
+            faults.append(
+                f"{len(leaked)} recordings of data.dev are among the {name} recordings, so {why}: "
+                f"{', '.join(leaked[:_NAMED])}. Split by recording."
+            )
+    if faults:
+        raise InputError(faults)
 
 
 def _find_leaks(train: Manifest, held_out: Manifest, normaliser: Normaliser) -> tuple[Caution, ...]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.records.hashing import sha256_json
-from tutelage.runs.recipe import Recipe, Teacher
+from tutelage.runs.recipe import Recipe
 from tutelage.students.design import Design
+from tutelage.teachers.settings import Teacher
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class SpeechData:
     Args:
         train: Manifest (JSON lines) of the clips to learn from.
         held_out: Manifest of the clips to be judged on; no recording or transcript may be in both.
+        dev: Manifest of the clips that `training.early_stop` and `keep_best` look at; no recording may be in another.
         language: Language code as in Whisper's tokens; None for an English-only model.
         task: What the model is asked for.
         overlong: What a clip longer than the student's window is: an error, or a row that is dropped and counted.
@@ -25,6 +27,7 @@ class SpeechData:
 
     train: Path
     held_out: Path
+    dev: Path | None = None
     language: str | None = None
     task: Literal["transcribe", "translate"] = "transcribe"
     overlong: Literal["error", "drop"] = "error"
@@ -80,9 +83,13 @@ class SpeechRecipe(Recipe):
     task: Literal["speech"] = "speech"
     evaluation: Judging = field(default_factory=Judging)
 
-    def identity(self, train_sha256: str, held_out_sha256: str) -> dict[str, Any]:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_dev(self.data.dev, ("loss", "wer"))
+
+    def identity(self, train_sha256: str, held_out_sha256: str, dev_sha256: str | None = None) -> dict[str, Any]:
         """What makes two runs the same but for their seed."""
-        return self.identify({"data": {"train": train_sha256, "held_out": held_out_sha256}})
+        return self.identify({"data": {"train": train_sha256, "held_out": held_out_sha256, "dev": dev_sha256}})
 
     def hash(self, train_sha256: str, held_out_sha256: str) -> str:
         """SHA-256 of `identity`."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tutelage.runs.recipe import Recipe, Teacher
+from tutelage.runs.recipe import Recipe
 from tutelage.students.design import TextDesign
+from tutelage.teachers.settings import Teacher
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class TextData:
     Args:
         train: Documents to learn from: .txt, .jsonl (both also .gz), .parquet, or a folder of .txt files.
         held_out: Documents to be judged on; no document may be in both.
+        dev: Documents that `training.early_stop` and `keep_best` look at; no document may be in another.
         tokenizer: Folder of the tokenizer; None takes the teacher's, or the student's where there is no teacher.
         length: Positions of a row.
         packing: "documents": documents share rows, and no position attends to another document. "stream": one after
@@ -39,6 +41,7 @@ class TextData:
 
     train: Path
     held_out: Path
+    dev: Path | None = None
     tokenizer: Path | None = None
     length: int = 512
     packing: Literal["documents", "stream"] = "documents"
@@ -99,6 +102,7 @@ class TextRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require_dev(self.data.dev, ("loss",))
         if self.teacher is not None:
             return
         compared = [term.kind for term in self.objective if term.family != "likelihood"]

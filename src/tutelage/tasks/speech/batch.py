@@ -120,7 +120,7 @@ class SpeechExamples:
         self.codec = codec
         self.text_ids = codec.encode_all(utterances, max_positions)
         self._ids = tuple(utterance.id for utterance in utterances)
-        self._encoder_outputs = encoder_outputs
+        self.encoder_outputs = encoder_outputs
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -133,4 +133,4 @@ class SpeechExamples:
     def batch(self, indices: Sequence[int]) -> SpeechBatch:
         """The clips at these positions of the manifest, as one batch on the CPU."""
         ids = [self._ids[index] for index in indices]
-        return collate(ids, [self._encoder_outputs[i] for i in ids], [self.text_ids[i] for i in ids], self.codec)
+        return collate(ids, [self.encoder_outputs[i] for i in ids], [self.text_ids[i] for i in ids], self.codec)

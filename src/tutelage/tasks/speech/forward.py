@@ -35,7 +35,7 @@ def decode(model: nn.Module, batch: SpeechBatch, layers: Collection[int] = ()) -
         ValueError: A layer that the decoder does not have.
     """
     outputs = model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=batch.encoder_BSH),
+        encoder_outputs=BaseModelOutput(last_hidden_state=batch.encoder_BSH.to(next(model.parameters()).dtype)),
         decoder_input_ids=batch.decoder_input_ids_BT,
         output_hidden_states=bool(layers),
         use_cache=False,
