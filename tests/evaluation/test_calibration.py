@@ -71,7 +71,7 @@ def test_an_empty_bin_counts_nothing_and_is_shown() -> None:
     rows = json.loads(json.dumps(jsonable(table)))["bins"]
     assert [row["count"] for row in rows] == [0] * 9 + [2]
     assert rows[0]["accuracy"] is None
-    assert rows[9] == {"above": 0.9, "up_to": 1.0, "count": 2, "confidence": 0.95, "accuracy": 0.5}
+    assert rows[9] == {"low": 0.9, "high": 1.0, "count": 2, "confidence": 0.95, "accuracy": 0.5}
 
 
 @each_binning
@@ -188,13 +188,14 @@ def test_seeds_widen_the_comparison() -> None:
 def test_the_document_has_bins_counts_and_the_null() -> None:
     body = json.loads(json.dumps(jsonable(measure_calibration(simulate(400), bins=10, draws=50))))
     assert body["positions"] == 400
-    assert set(body["metrics"]) == {"nats_per_token", "brier", "top_brier", "gap"}
-    assert set(body["ece"]) == set(BINNINGS)
-    for error in body["ece"].values():
-        assert sum(row["count"] for row in error["reliability"]["bins"]) == 400
-        assert error["null"]["low"] < error["null"]["value"] < error["null"]["high"]
-        assert error["null"]["method"] == "50 draws of labels from the confidences"
-        assert error["value"]["low"] is None
+    assert set(body) == {"positions", "ece", "ece_null", "bins", "brier", "top_brier", "gap", "equal_mass"}
+    for error in (body, body["equal_mass"]):
+        assert sum(row["count"] for row in error["bins"]) == 400
+        assert error["ece_null"]["low"] < error["ece_null"]["value"] < error["ece_null"]["high"]
+        assert error["ece_null"]["method"] == "50 draws of labels from the confidences"
+        assert not error["ece_null"]["exceeded"]
+        assert error["ece"]["low"] is None
+    assert (body["bins"][0]["low"], body["bins"][-1]["high"], len(body["bins"])) == (0, 1, 10)
 
 
 class TestWhatIsRefused:

@@ -114,17 +114,17 @@ def test_positions_begin_anew_in_every_piece() -> None:
 def test_sums_by_document_are_those_of_each_document_alone() -> None:
     text = load_text_model(shared_tiny_text())
     packed = examples_of(text, 120, "documents")
-    sums = score_documents(text.model, packed, batch_size=2)
-    again = score_documents(text.model, packed, batch_size=2, other=sums.guesses)
-    assert again.agreeing is not None
-    assert (again.agreeing == sums.tokens).all()
+    found = score_documents(text.model, packed, batch_size=2)
+    predictions = found.answers.predictions
+    assert predictions.positions == packed.packed.supervised
     for number, said in enumerate(TEXTS):
         alone = score_documents(text.model, examples_of(text, 120, "documents", (said,)), batch_size=1)
-        assert sums.nats[number] == pytest.approx(alone.nats[0], rel=ROUNDING)
-        assert (sums.tokens[number], sums.right[number]) == (alone.tokens[0], alone.right[0])
-        assert sums.bytes[number] == len(said)
+        mine = found.owners_N == number
+        assert predictions.nats_N[mine].sum() == pytest.approx(alone.answers.predictions.nats_N.sum(), rel=ROUNDING)
+        assert np.array_equal(predictions.guesses_N[mine], alone.answers.predictions.guesses_N)
+        assert packed.documents[number].bytes == len(said)
     cut = score_documents(text.model, examples_of(text, 9, "documents"), batch_size=2)
-    assert np.array_equal(cut.tokens, sums.tokens)
+    assert np.array_equal(np.bincount(cut.owners_N), np.bincount(found.owners_N))
 
 
 def test_rows_longer_than_the_models_positions_are_refused() -> None:

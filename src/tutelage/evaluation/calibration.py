@@ -63,9 +63,9 @@ class Reliability:
         return float(np.nansum(self.counts_M * np.abs(self.accuracy_M - self.confidence_M)) / self.counts_M.sum())
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form: one row a bin."""
+        """The JSON form: one row a bin, which holds confidences above `low` up to `high`."""
         rows = zip(self.edges, self.edges[1:], self.counts_M, self.confidence_M, self.accuracy_M, strict=False)
-        names = ("above", "up_to", "count", "confidence", "accuracy")
+        names = ("low", "high", "count", "confidence", "accuracy")
         return {"binning": self.binning, "bins": [dict(zip(names, row, strict=True)) for row in rows]}
 
 
@@ -91,10 +91,9 @@ class CalibrationError:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {
-            "value": self.value.to_dict(),
-            "null": self.null.to_dict(),
-            "exceeds_null": self.exceeds_null,
-            "reliability": self.reliability.to_dict(),
+            "ece": self.value.to_dict(),
+            "ece_null": {**self.null.to_dict(), "exceeded": self.exceeds_null},
+            "bins": self.reliability.to_dict()["bins"],
         }
 
 
@@ -144,12 +143,12 @@ class Calibration:
     errors: dict[Binning, CalibrationError]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        names = ("nats_per_token", "brier", "top_brier", "gap")
+        """The JSON form: the error and the bins of equal width, and those of equal mass under their name."""
         return {
             "positions": self.positions,
-            "metrics": {name: getattr(self, name).to_dict() for name in names},
-            "ece": {binning: error.to_dict() for binning, error in self.errors.items()},
+            **self.errors["equal-width"].to_dict(),
+            **{name: getattr(self, name).to_dict() for name in ("brier", "top_brier", "gap")},
+            "equal_mass": self.errors["equal-mass"].to_dict(),
         }
 
 

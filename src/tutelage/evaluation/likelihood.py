@@ -17,7 +17,7 @@ Legend: U documents (or utterances, or groups).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -135,7 +135,7 @@ class Likelihood:
                 unit = metric.rpartition("_")[2]
                 undefined = Estimate(math.nan, method=f"undefined: the text has no {unit}")
                 found[metric] = undefined if sums is None else group_interval(sums, resampling)
-        return {"perplexity": to_perplexity(found["nats_per_token"]), **found}
+        return with_perplexity(found)
 
 
 def to_perplexity(loss: Estimate) -> Estimate:
@@ -147,6 +147,14 @@ def to_perplexity(loss: Estimate) -> Estimate:
     """
     low, high = (None if end is None else _exp(end) for end in (loss.low, loss.high))
     return Estimate(_exp(loss.value), low, high, loss.level, loss.method)
+
+
+def with_perplexity(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The same metrics with the perplexity behind the loss, where there is one."""
+    loss = metrics.get("nats_per_token")
+    if loss is None:
+        return dict(metrics)
+    return {"nats_per_token": loss, "perplexity": to_perplexity(loss), **metrics}
 
 
 def compare_likelihoods(

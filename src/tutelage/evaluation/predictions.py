@@ -99,13 +99,17 @@ class Predictions:
         """Sums of any numbers that there is one of for every position."""
         return sum_by_group(values_N, np.ones(self.positions), self.groups_N.tolist(), bounded=bounded)
 
+    def same_positions(self, other: Predictions) -> bool:
+        """Whether two models were judged on the same labels and groups in one order, so that they can be paired."""
+        return np.array_equal(self.labels_N, other.labels_N) and np.array_equal(self.groups_N, other.groups_N)
+
     def check_same_positions(self, other: Predictions) -> None:
         """Two models can be paired only on the same labels and groups in one order.
 
         Raises:
             InputError: They are not.
         """
-        if not (np.array_equal(self.labels_N, other.labels_N) and np.array_equal(self.groups_N, other.groups_N)):
+        if not self.same_positions(other):
             raise InputError(
                 f"the models were not judged at the same {self.positions} and {other.positions} positions (labels and "
                 "groups, in one order), so they cannot be paired. Judge both on the same tokens."

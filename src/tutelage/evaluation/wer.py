@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from tutelage.errors import InputError, MissingExtraError
-from tutelage.evaluation.bootstrap import Resampling, group_intervals, judge_sample, sum_by_group
+from tutelage.evaluation.bootstrap import GroupSums, Resampling, group_intervals, judge_sample, sum_by_group
 from tutelage.evaluation.repetition import repeats_itself
 from tutelage.records.document import Status
 from tutelage.records.estimate import Estimate
@@ -159,21 +159,35 @@ class TranscriptScore:
         """Pooled word counts of the texts as they are."""
         return sum((utterance.raw.words for utterance in self.utterances), Edits())
 
-    def kinds(self) -> dict[str, Estimate]:
-        """Substitutions, deletions and insertions over reference words, normalised and (`raw_...`) as they are.
+    def sums(self) -> dict[str, GroupSums]:
+        """Errors and units within groups, by metric."""
+        return {metric: sum_by_group(*self.counts(metric), self.groups) for metric in METRICS}
 
-        They sum to `wer` and `raw_wer`. How errors split into kinds is one of several optimal ways, the same for all.
+    def kind_sums(self) -> dict[str, GroupSums]:
+        """Substitutions, deletions and insertions within groups, named as in `kinds`."""
+        views: dict[str, list[Edits]] = {
+            "": [utterance.normalised.words for utterance in self.utterances],
+            "raw_": [utterance.raw.words for utterance in self.utterances],
+            "character_": [utterance.normalised.characters for utterance in self.utterances],
+            "raw_character_": [utterance.raw.characters for utterance in self.utterances],
+        }
+        return {
+            prefix + kind: sum_by_group(
+                [getattr(edits, kind) for edits in edited], [edits.length for edits in edited], self.groups
+            )
+            for prefix, edited in views.items()
+            for kind in KINDS
+        }
+
+    def kinds(self) -> dict[str, Estimate]:
+        """Substitutions, deletions and insertions over reference words or characters, normalised and as they are.
+
+        `substitutions`, `deletions` and `insertions` sum to `wer`; with `raw_` before them to `raw_wer`, with
+        `character_` to `cer`, with `raw_character_` to `raw_cer`. How errors split into kinds is one of several optimal
+        ways, the same for all.
         """
-        names, sums = [], []
-        for prefix, views in (
-            ("", [utterance.normalised.words for utterance in self.utterances]),
-            ("raw_", [utterance.raw.words for utterance in self.utterances]),
-        ):
-            for kind in KINDS:
-                names.append(prefix + kind)
-                counts = [getattr(edits, kind) for edits in views]
-                sums.append(sum_by_group(counts, [edits.length for edits in views], self.groups))
-        return dict(zip(names, group_intervals(sums, self.resampling), strict=True))
+        sums = self.kind_sums()
+        return dict(zip(sums, group_intervals(list(sums.values()), self.resampling), strict=True))
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -6,25 +6,34 @@ Does not cover what is compared with what (`distil`), or the statistics themselv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from tutelage.evaluation.bootstrap import Resampling, group_interval, sum_by_group
+from tutelage.evaluation.bootstrap import GroupSums, Resampling, group_interval, group_intervals
+from tutelage.evaluation.calibration import Calibration, measure_calibration
+from tutelage.evaluation.likelihood import with_perplexity
+from tutelage.evaluation.predictions import Part, Predictions
 from tutelage.evaluation.speed import FourCorners, Timings, split_saving, time_alternately
 from tutelage.evaluation.wer import Normaliser, TranscriptScore, score_transcripts
 from tutelage.models.load import SpeechModel, count_params
-from tutelage.objectives.likelihood import cross_entropy
 from tutelage.progress import Progress, no_progress
 from tutelage.records.estimate import Estimate
-from tutelage.tasks.speech.batch import SpeechExamples
+from tutelage.tasks.positions import Answers, answer, join_answers
+from tutelage.tasks.speech.batch import SpeechBatch, SpeechExamples
 from tutelage.tasks.speech.features import FrozenEncoder
 from tutelage.tasks.speech.forward import decode
 from tutelage.tasks.speech.generate import EncodeClips, TokenCap, Transcript, from_audio, transcribe
 from tutelage.tasks.speech.labels import LabelCodec
 from tutelage.tasks.speech.manifest import Utterance
+
+PARTS: dict[str, Part] = {"nats_per_token": "nats", "accuracy": "right", "brier": "brier"}
+"""Metrics of the answers, and the parts of predictions that they are made of."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Bench:
         batch_size: Clips decoded together.
         cap: New tokens by duration, the same for every system.
         progress: Opens bars.
+        told: The teacher's logits of a batch, for a model's divergence from it; None does not measure it.
     """
 
     utterances: tuple[Utterance, ...]
@@ -48,6 +58,7 @@ class Bench:
     batch_size: int = 16
     cap: TokenCap = field(default_factory=TokenCap)
     progress: Progress = no_progress
+    told: Callable[[SpeechBatch], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,8 @@ class Verdict:
         params: Its parameters.
         score: Its error rates.
         transcripts: What it wrote, by utterance id.
-        loss: Cross-entropy on the held-out transcripts in nats per token, teacher-forced; None where not measured.
+        answers: What it answers at every token of the held-out transcripts, teacher-forced; None where not measured.
+        teacher: What the teacher answers; None where there is none. Of one with other tokens there is no agreement.
     """
 
     name: str
@@ -68,16 +80,57 @@ class Verdict:
     params: int
     score: TranscriptScore
     transcripts: Mapping[str, Transcript]
-    loss: Estimate | None = None
+    answers: Answers | None = None
+    teacher: Predictions | None = None
+
+    @property
+    def predictions(self) -> Predictions | None:
+        """Its answers alone."""
+        return None if self.answers is None else self.answers.predictions
+
+    @cached_property
+    def loss(self) -> Estimate | None:
+        """Cross-entropy of the held-out transcripts, nats per token (end-of-text included), pooled over clips."""
+        mine = self.predictions
+        return None if mine is None else group_interval(mine.by_group("nats"), self.score.resampling)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Whether its probabilities mean what they say."""
+        mine = self.predictions
+        return None if mine is None else measure_calibration(mine, resampling=self.score.resampling)
+
+    def sums(self) -> dict[str, GroupSums]:
+        """Sums within groups, by metric: what the row's estimates and comparisons are ratios of."""
+        found = self.score.sums()
+        mine = self.predictions
+        if self.answers is None or mine is None:
+            return found
+        found |= {name: mine.by_group(part) for name, part in PARTS.items()}
+        if self.teacher is not None and mine.same_positions(self.teacher):
+            found["agreement"] = mine.sum_within_groups(mine.agreeing(self.teacher))
+        if self.answers.divergence_N is not None:
+            found["teacher_kl"] = mine.sum_within_groups(self.answers.divergence_N, bounded=False)
+        return found
+
+    def parts(self) -> Mapping[str, Mapping[str, GroupSums]]:
+        """What can be pooled over seeds and compared, by the row's key."""
+        return {"metrics": self.sums(), "kinds": self.score.kind_sums()}
 
     def to_dict(self) -> dict[str, Any]:
         """The row as `result.json` has it."""
         score = self.score.to_dict()
+        rates = score.pop("metrics")
+        likely = {name: sums for name, sums in self.sums().items() if name not in rates}
+        found = dict(zip(likely, group_intervals(list(likely.values()), self.score.resampling), strict=True))
+        losses = {name: estimate.to_dict() for name, estimate in with_perplexity(found).items()}
         return {
             "name": self.name,
             "window_seconds": self.window_seconds,
             "params": self.params,
-            "metrics": {**score.pop("metrics"), "nats_per_token": self.loss.to_dict() if self.loss else None},
+            "metrics": {**rates, "nats_per_token": None, **losses},
+            "agreement": losses.get("agreement"),
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
             **score,
         }
 
@@ -90,6 +143,7 @@ def judge(
     *,
     utterances: Sequence[Utterance] | None = None,
     examples: SpeechExamples | None = None,
+    teacher: Verdict | None = None,
 ) -> Verdict:
     """Transcribe and score one system.
 
@@ -99,54 +153,58 @@ def judge(
         encode: Its encoder outputs.
         bench: The common conditions.
         utterances: The clips, where not all of the bench's.
-        examples: The held-out clips as batches, to measure the loss on too.
+        examples: The clips as batches, in the same order, to measure the loss on too.
+        teacher: The teacher's row on the same clips, for agreement; None where there is none.
     """
     clips = tuple(utterances or bench.utterances)
     model = speech.model.eval()
-    written = transcribe(
-        model,
-        clips,
-        encode,
-        bench.codec,
-        cap=bench.cap,
-        batch_size=bench.batch_size,
-        progress=lambda _title, total, unit, done=0: bench.progress(f"judge {name}", total, unit, done),
-    )
+    longest_first = sorted(range(len(clips)), key=lambda number: -clips[number].duration)
+    transcripts: dict[int, Transcript] = {}
+    answers: list[Answers] = []
+    with bench.progress(f"judge {name}", total=len(clips), unit="clip") as advance:
+        # A batch is transcribed and read in one go, so that nothing keeps the encoder outputs of all clips.
+        for start in range(0, len(clips), bench.batch_size):
+            some = longest_first[start : start + bench.batch_size]
+            written = write([clips[number] for number in some], model, encode, bench)
+            transcripts.update(zip(some, written, strict=True))
+            if examples is not None:
+                answers.append(_read(model, [clips[number] for number in some], examples.batch(some), bench.told))
+            advance(len(some))
+    in_order = [transcripts[number] for number in range(len(clips))]
     score = score_transcripts(
         [clip.text for clip in clips],
-        [transcript.text for transcript in written],
+        [transcript.text for transcript in in_order],
         bench.normaliser,
         groups=[str(clip.group) for clip in clips],
-        hit_cap=[transcript.hit_cap for transcript in written],
+        hit_cap=[transcript.hit_cap for transcript in in_order],
         ids=[clip.id for clip in clips],
         resampling=bench.resampling,
     )
-    loss = None if examples is None else measure_loss(model, clips, examples, bench)
-    transcripts = {clip.id: transcript for clip, transcript in zip(clips, written, strict=True)}
-    return Verdict(name, speech.window_seconds, count_params(model), score, transcripts, loss)
+    return Verdict(
+        name,
+        speech.window_seconds,
+        count_params(model),
+        score,
+        {clip.id: transcript for clip, transcript in zip(clips, in_order, strict=True)},
+        join_answers(answers) if answers else None,
+        None if teacher is None else teacher.predictions,
+    )
+
+
+def write(clips: Sequence[Utterance], model: Any, encode: EncodeClips, bench: Bench) -> list[Transcript]:
+    """Transcripts under the bench's decoding settings: the one place where a model writes for a score or a time."""
+    return transcribe(model, clips, encode, bench.codec, cap=bench.cap, batch_size=bench.batch_size)
 
 
 @torch.no_grad()
-def measure_loss(model: Any, clips: Sequence[Utterance], examples: SpeechExamples, bench: Bench) -> Estimate:
-    """Cross-entropy of the reference transcripts, nats per token (end-of-text included), pooled over clips.
-
-    Args:
-        model: A Whisper model in evaluation mode.
-        clips: The clips of `examples`, in its order.
-        examples: The clips as batches.
-        bench: Gives groups, resampling and batch size.
-    """
-    totals: list[float] = []
-    counts: list[int] = []
-    for start in range(0, len(examples), bench.batch_size):
-        batch = examples.batch(range(start, min(start + bench.batch_size, len(examples)))).to(model.device)
-        logits_BTV = decode(model, batch).logits_BTV
-        for row in range(len(batch.ids)):  # clip by clip, since the bootstrap needs each clip's sum
-            one = slice(row, row + 1)
-            reduced = cross_entropy(logits_BTV[one], batch.labels_BT[one], batch.keep_BT[one])
-            totals.append(float(reduced.total))
-            counts.append(int(reduced.count))
-    return group_interval(sum_by_group(totals, counts, [str(clip.group) for clip in clips]), bench.resampling)
+def _read(
+    model: Any, clips: Sequence[Utterance], batch: SpeechBatch, told: Callable[[SpeechBatch], Tensor] | None
+) -> Answers:
+    """What a model answers at the tokens of the reference transcripts of a batch."""
+    batch = batch.to(next(model.parameters()).device)
+    groups = np.asarray([str(clip.group) for clip in clips])
+    told_BTV = None if told is None else told(batch)
+    return answer(decode(model, batch).logits_BTV, batch.labels_BT, batch.keep_BT, groups, told_BTV)
 
 
 @dataclass(frozen=True)
@@ -172,7 +230,7 @@ def measure_speed(corners: Corners, clips: Sequence[Utterance], rounds: int, ben
     Returns:
         Real-time factors, each system's share of the stock model's time, the saving, and its split.
     """
-    systems = {name: _transcriber(getattr(corners, name), bench) for name in Corners.__annotations__}
+    systems = {name: transcriber(getattr(corners, name), bench) for name in Corners.__annotations__}
     timings: Timings = time_alternately(systems, list(clips), rounds=rounds, progress=bench.progress)
     durations = [clip.duration for clip in clips]
     split = split_saving(timings, FourCorners("stock", "window_only", "layers_only", "both"), bench.resampling)
@@ -189,6 +247,7 @@ def measure_speed(corners: Corners, clips: Sequence[Utterance], rounds: int, ben
     }
 
 
-def _transcriber(speech: SpeechModel, bench: Bench) -> Any:
+def transcriber(speech: SpeechModel, bench: Bench) -> Callable[[Utterance], list[Transcript]]:
+    """From a clip's file to its transcript, nothing kept between clips: what is timed."""
     encode = from_audio(FrozenEncoder(speech.model, speech.processor.feature_extractor))
-    return lambda clip: transcribe(speech.model, [clip], encode, bench.codec, cap=bench.cap, batch_size=1)
+    return lambda clip: write([clip], speech.model, encode, bench)

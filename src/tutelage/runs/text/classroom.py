@@ -105,8 +105,8 @@ class TextClassroom:
         """The teacher, where there is one, and the student before training."""
         teacher = self.assembly.outline.teacher
         verdicts = [] if teacher is None else [judge("teacher", teacher.model, self._bench())]
-        guesses = verdicts[0].sums.guesses if verdicts else None
-        return [*verdicts, judge("student, before", self.assembly.model, self._bench(), guesses)]
+        row = verdicts[0] if verdicts else None
+        return [*verdicts, judge("student, before", self.assembly.model, self._bench(), row)]
 
     def stream(self) -> Stream[TextBatch]:
         """The training rows."""
@@ -117,8 +117,8 @@ class TextClassroom:
         """Judge, count, export, let every model write."""
         outline = self.assembly.outline
         taught = "distilled" if self.teacher is not None else "trained"
-        guesses = course.untrained[0].sums.guesses if outline.teacher is not None else None
-        student = judge(f"student, {taught}", self.assembly.model, self._bench(), guesses)
+        row = course.untrained[0] if outline.teacher is not None else None
+        student = judge(f"student, {taught}", self.assembly.model, self._bench(), row)
         seen = self._rows_seen()
         rows = self.train.examples.packed.rows
         return TextFindings(

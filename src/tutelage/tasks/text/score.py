@@ -1,13 +1,13 @@
-"""What a language model makes of held-out documents, summed within each, which is what intervals are made from.
+"""What a language model makes of held-out documents, position by position, with the document of each.
 
-Covers loss, right guesses and agreement with another model's guesses. Does not cover means or intervals (`runs`).
+Covers the pass over every row. Does not cover sums, means or intervals (`evaluation`, `runs`).
 
-Shape letters: B batch, T positions, D documents.
+Shape letters: B batch, T positions, N supervised positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,32 +16,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.errors import InputError
 from tutelage.progress import Progress, no_progress
-from tutelage.tasks.text.batch import TextExamples
+from tutelage.tasks.positions import Answers, answer, join_answers
+from tutelage.tasks.text.batch import TextBatch, TextExamples
 from tutelage.tasks.text.forward import read
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class DocumentSums:
-    """Sums over the supervised positions of every document, in the corpus's order.
+class DocumentAnswers:
+    """One model's answers, in the order of the rows.
 
     Args:
-        nats: Negative log-probability of the labels.
-        tokens: Supervised positions.
-        bytes: UTF-8 bytes of the supervised text.
-        right: Positions whose most probable token is the label.
-        agreeing: Positions whose most probable token is the other model's; None where there is none.
-        guesses: The most probable token at every position, batch by batch, for others to be compared with.
+        answers: At every supervised position.
+        owners_N: Number of the document that the position is of.
     """
 
-    nats: Floats
-    tokens: Floats
-    bytes: Floats
-    right: Floats
-    agreeing: Floats | None
-    guesses: tuple[Tensor, ...]
+    answers: Answers
+    owners_N: NDArray[np.int64]
 
 
 @torch.no_grad()
@@ -49,43 +41,41 @@ def score_documents(
     model: Any,
     examples: TextExamples,
     batch_size: int,
-    other: Sequence[Tensor] | None = None,
+    teacher: Callable[[TextBatch], Tensor] | None = None,
     progress: Progress = no_progress,
-) -> DocumentSums:
+) -> DocumentAnswers:
     """Run a model over every row.
 
     Args:
         model: A causal language model; put in evaluation mode.
         examples: The held-out rows.
-        batch_size: Rows at once; equal for models that are compared.
-        other: `guesses` of another model over the same rows and batch size.
+        batch_size: Rows at once.
+        teacher: The teacher's logits (B, T, V) of a batch, over the same vocabulary, to be compared with.
         progress: Opens a bar.
+
+    Raises:
+        InputError: No position is supervised, or a label has probability zero.
+        TutelageError: The model's logits are not numbers.
     """
     model.eval()
     device = next(model.parameters()).device
-    count = len(examples.documents)
-    sums = {name: np.zeros(count) for name in ("nats", "tokens", "right", "agreeing")}
-    guesses: list[Tensor] = []
-    starts = range(0, len(examples), batch_size)
+    groups = np.asarray([document.group for document in examples.documents], dtype=str)
+    answers: list[Answers] = []
+    owners: list[NDArray[np.int64]] = []
     with progress("judge", len(examples), "row") as advance:
-        for number, start in enumerate(starts):
-            rows = examples.packed.rows[start : start + batch_size]
-            batch = examples.batch(range(start, start + len(rows))).to(device)
-            logits_BTV = read(model, batch).logits_BTV.float()
-            nats_BT = torch.logsumexp(logits_BTV, -1) - logits_BTV.gather(-1, batch.labels_BT[..., None])[..., 0]
-            guesses.append(logits_BTV.argmax(-1).to(torch.int32).cpu())
-            keep_BT = batch.keep_BT.cpu()
-            found = {"nats": nats_BT.cpu(), "tokens": torch.ones_like(keep_BT)}
-            found["right"] = guesses[-1] == batch.labels_BT.cpu()
-            if other is not None:
-                found["agreeing"] = guesses[-1] == other[number]
-            owners_N = _owners(examples, start, len(rows), batch.pieces_BT.cpu())[keep_BT.numpy()]
-            for name, values_BT in found.items():
-                sums[name] += np.bincount(owners_N, weights=values_BT[keep_BT].double().numpy(), minlength=count)
-            advance(len(rows))
-    sizes = np.asarray([document.bytes for document in examples.documents], dtype=np.float64)
-    agreeing = sums["agreeing"] if other is not None else None
-    return DocumentSums(sums["nats"], sums["tokens"], sizes, sums["right"], agreeing, tuple(guesses))
+        for start in range(0, len(examples), batch_size):
+            count = min(batch_size, len(examples) - start)
+            batch = examples.batch(range(start, start + count)).to(device)
+            owners_BT = _owners(examples, start, count, batch.pieces_BT.cpu())
+            told_BTV = None if teacher is None else teacher(batch)
+            logits_BTV = read(model, batch).logits_BTV
+            if batch.supervised_tokens:
+                answers.append(answer(logits_BTV, batch.labels_BT, batch.keep_BT, groups[owners_BT], told_BTV))
+                owners.append(owners_BT[batch.keep_BT.cpu().numpy()])
+            advance(count)
+    if not answers:
+        raise InputError("No position of the documents is supervised, so that there is nothing to judge.")
+    return DocumentAnswers(join_answers(answers), np.concatenate(owners))
 
 
 def _owners(examples: TextExamples, start: int, count: int, pieces_BT: Tensor) -> NDArray[np.int64]:
