@@ -87,6 +87,30 @@ def test_projectors_and_refusals(eager: Any) -> None:
     plain = lora_utterance_flops(eager, adapted, 2, TOKENS, cached_encoder=True)
     more = lora_utterance_flops(eager, adapted, 2, TOKENS, cached_encoder=True, extra_params=100)
     assert more - plain == 6 * 100 * TOKENS
-    for wrong in ([], ["model.encoder.layers.0.self_attn.q_proj"]):
-        with pytest.raises(ValueError, match="adapters in the decoder"):
+    for wrong in ([], ["model.encoder.conv1"]):
+        with pytest.raises(ValueError, match="adapters in the blocks"):
             lora_utterance_flops(eager, wrong, 2, TOKENS, cached_encoder=True)
+    with pytest.raises(ValueError, match="an encoder with adapters is run"):
+        lora_utterance_flops(eager, ["model.encoder.layers.0.self_attn.q_proj"], 2, TOKENS, cached_encoder=True)
+
+
+@pytest.mark.parametrize("halves", [("encoder",), ("encoder", "decoder")])
+@pytest.mark.parametrize("lowest", [0, 1])
+def test_adapters_in_the_encoder_cost_what_the_counter_sees(eager: Any, lowest: int, halves: tuple[str, ...]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    adapted = [
+        name
+        for name, module in eager.named_modules()
+        if name.split(".")[1:2] and name.split(".")[1] in halves and name.endswith(("q_proj", "fc1"))
+        if int(name.split(".")[3]) >= lowest
+    ]
+    expected = lora_utterance_flops(eager, adapted, 3, TOKENS, cached_encoder=False)
+    flops = utterance_flops(eager.config.to_dict(), TOKENS)
+    wrapped = get_peft_model(eager, LoraConfig(r=3, target_modules=adapted))
+    with FlopCounterMode(display=False) as counter:
+        wrapped(**inputs(eager), use_cache=False).logits.sum().backward()
+    block = flops.encoder[lowest]  # counted whole; of the lowest decoder block all but the cross-attention is too much
+    spare = block.linear + 2 * block.attention + flops.decoder[0].linear + 2 * flops.decoder[0].attention
+    assert 0 <= expected - counter.get_total_flops() <= spare
+    assert expected / counter.get_total_flops() < 1.25

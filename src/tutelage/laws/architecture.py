@@ -85,22 +85,38 @@ class ModelFlops:
         """FLOPs of training every weight on this sequence: forward and backward."""
         return TRAINING_TO_FORWARD * self.forward
 
-    def lora_training(self, adapter_work: float, lowest_block: int = 0, cached_encoder: bool = False) -> float:
-        """FLOPs of training LoRA adapters that sit in the decoder, everything else frozen.
+    def lora_training(
+        self,
+        adapter_work: float,
+        lowest_block: int = 0,
+        cached_encoder: bool = False,
+        lowest_encoder_block: int | None = None,
+    ) -> float:
+        """FLOPs of training LoRA adapters, everything else frozen.
 
         F + (F_lin + 2 F_attn of the blocks from the lowest adapter up) + F_head + 6 N_adapter per position: frozen
-        weights need no gradient of their own, and nothing below the lowest adapter, nor the encoder, needs any. The
-        block of the lowest adapter is counted whole, which is too much by less than that block.
+        weights need no gradient of their own, and nothing below the lowest adapter needs any. The block of the lowest
+        adapter is counted whole, which is too much by less than that block. Adapters in the encoder are reached through
+        the keys and values of every decoder block.
 
         Args:
             adapter_work: Parameters of each adapter times the positions that it sees, summed over the adapters.
             lowest_block: Index of the lowest decoder block with an adapter, from 0.
             cached_encoder: Whether the encoder's output is read rather than computed.
+            lowest_encoder_block: Index of the lowest encoder block with an adapter; None where the encoder is frozen.
         """
         if not 0 <= lowest_block < len(self.decoder):
             raise ValueError(f"lowest_block is {lowest_block}; the decoder has {len(self.decoder)} blocks")
         forward = self.decoder_forward if cached_encoder else self.forward
-        through = sum(block.linear + 2.0 * block.attention for block in self.decoder[lowest_block:])
+        if lowest_encoder_block is None:
+            reached = self.decoder[lowest_block:]
+            through = 0.0
+        else:
+            if cached_encoder or not 0 <= lowest_encoder_block < len(self.encoder):
+                raise ValueError("an encoder with adapters is run, and its lowest adapter is in one of its blocks")
+            reached = self.decoder + self.encoder[lowest_encoder_block:]
+            through = sum(block.memory for block in self.decoder)
+        through += sum(block.linear + 2.0 * block.attention for block in reached)
         return forward + through + self.head + 6.0 * adapter_work
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from tutelage.laws.architecture import ModelFlops, count_flops
 from tutelage.models.verify import architecture_of
 
+_DECODER, _ENCODER = ["model", "decoder", "layers"], ["model", "encoder", "layers"]
+
 
 @dataclass(frozen=True)
 class TranscriptionFlops:
@@ -76,29 +78,33 @@ def lora_utterance_flops(
 
     Args:
         model: The student, on any device; adapters need not be built.
-        adapted: Full names of the layers that have one (`students.lora.target_modules`), in the decoder.
+        adapted: Full names of the layers that have one (`students.lora.target_modules`).
         rank: Their rank, or the rank of each.
         tokens: Decoder positions.
-        cached_encoder: Whether the encoder's output is read from a cache.
+        cached_encoder: Whether the encoder's output is read from a cache; not with adapters in the encoder.
         extra_params: Further trained parameters that see each decoder position (projectors).
 
     Raises:
-        ValueError: Nothing is adapted, or something in the encoder is, which is not counted.
+        ValueError: Nothing is adapted, or something outside of the blocks, or an encoder whose output is cached.
     """
     ranks = _each(adapted, rank)
-    outside = [name for name in adapted if not name.startswith("model.decoder.layers.")]
+    outside = [name for name in adapted if name.split(".")[:3] not in (_DECODER, _ENCODER)]
     if outside or not adapted:
-        raise ValueError(f"adapters in the decoder are counted; {outside[:3] or 'none'} given")
+        raise ValueError(f"adapters in the blocks are counted; {outside[:3] or 'none'} given")
     positions = int(model.config.max_source_positions)
     work = float(extra_params) * tokens
     for name in adapted:
         layer = model.get_submodule(name)
         # Keys and values of the cross-attention are made from the encoder's positions.
-        sees = positions if name.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj")) else tokens
+        in_encoder = name.startswith("model.encoder.") or name.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj"))
+        sees = positions if in_encoder else tokens
         work += ranks[name] * (layer.in_features + layer.out_features) * sees
-    lowest = min(int(name.split(".")[3]) for name in adapted)
+    lowest, lowest_encoder = (
+        min((int(name.split(".")[3]) for name in adapted if name.split(".")[:3] == half), default=None)
+        for half in (_DECODER, _ENCODER)
+    )
     flops = count_flops(model.config.to_dict(), tokens)
-    return flops.lora_training(work, lowest_block=lowest, cached_encoder=cached_encoder)
+    return flops.lora_training(work, lowest or 0, cached_encoder, lowest_encoder)
 
 
 def row_training_flops(

@@ -4,7 +4,7 @@ Covers: collation with masks made from lengths, and the examples of a run as bat
 Does not cover: label ids (`labels`), the order of clips (`sampler`), encoder outputs (`features`,
 `teachers.prefix_cache`), any forward pass (`forward`).
 
-Shape letters: B batch, T decoder positions, S encoder positions, H hidden.
+Shape letters: B batch, T decoder positions, S encoder positions, H hidden, M mel bins, F frames.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class SpeechBatch:
         decoder_input_ids_BT: Prompt, then text; padded on the right with end-of-text.
         labels_BT: The token that follows each position; its value where `keep_BT` is False means nothing.
         keep_BT: True where a position is supervised: the text tokens and the one end-of-text that closes them.
+        features_BMF: Log-mel features for an encoder that is trained; None where the student's is frozen too.
     """
 
     ids: tuple[str, ...]
@@ -36,6 +37,7 @@ class SpeechBatch:
     decoder_input_ids_BT: Tensor
     labels_BT: Tensor
     keep_BT: Tensor
+    features_BMF: Tensor | None = None
 
     @property
     def supervised_tokens(self) -> int:
@@ -50,6 +52,7 @@ class SpeechBatch:
             decoder_input_ids_BT=self.decoder_input_ids_BT.to(device),
             labels_BT=self.labels_BT.to(device),
             keep_BT=self.keep_BT.to(device),
+            features_BMF=None if self.features_BMF is None else self.features_BMF.to(device),
         )
 
 
@@ -101,6 +104,7 @@ class SpeechExamples:
             keeps memory flat.
         codec: Prompt and end-of-text.
         max_positions: Decoder positions of the smaller of the two models.
+        features: By utterance id, (M, F) each, for a student whose encoder is trained; read when a batch is made.
 
     Raises:
         InputError: Transcripts too long for the decoder.
@@ -113,6 +117,7 @@ class SpeechExamples:
         encoder_outputs: Mapping[str, Tensor],
         codec: LabelCodec,
         max_positions: int,
+        features: Mapping[str, Tensor] | None = None,
     ) -> None:
         lacking = [utterance.id for utterance in utterances if utterance.id not in encoder_outputs]
         if lacking:
@@ -121,6 +126,7 @@ class SpeechExamples:
         self.text_ids = codec.encode_all(utterances, max_positions)
         self._ids = tuple(utterance.id for utterance in utterances)
         self.encoder_outputs = encoder_outputs
+        self._features = features
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -133,4 +139,7 @@ class SpeechExamples:
     def batch(self, indices: Sequence[int]) -> SpeechBatch:
         """The clips at these positions of the manifest, as one batch on the CPU."""
         ids = [self._ids[index] for index in indices]
-        return collate(ids, [self.encoder_outputs[i] for i in ids], [self.text_ids[i] for i in ids], self.codec)
+        batch = collate(ids, [self.encoder_outputs[i] for i in ids], [self.text_ids[i] for i in ids], self.codec)
+        if self._features is None:
+            return batch
+        return replace(batch, features_BMF=torch.stack([self._features[i] for i in ids]))

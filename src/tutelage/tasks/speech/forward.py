@@ -1,7 +1,7 @@
-"""One teacher-forced pass of a Whisper decoder over precomputed encoder outputs.
+"""One teacher-forced pass of a Whisper decoder over precomputed encoder outputs, or over those of its own encoder.
 
 Covers: the pass that students and teachers share, through the model's public call, so wrappers (PEFT, DDP) stay on
-the path. Does not cover: the encoder (`features`), generation (`generate`), losses, or any shifting of labels.
+the path. Does not cover: frozen encoders (`features`), generation (`generate`), losses, or any shifting of labels.
 
 Shape letters: B batch, T decoder positions, S encoder positions, V vocabulary, H hidden.
 """
@@ -9,6 +9,7 @@ Shape letters: B batch, T decoder positions, S encoder positions, V vocabulary, 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
@@ -17,7 +18,7 @@ from tutelage.objectives.signal import Signal
 from tutelage.tasks.speech.batch import SpeechBatch
 
 
-def decode(model: nn.Module, batch: SpeechBatch, layers: Collection[int] = ()) -> Signal:
+def decode(model: nn.Module, batch: SpeechBatch, layers: Collection[int] = (), *, listen: bool = False) -> Signal:
     """Logits of every decoder position, and the states of some blocks.
 
     Right padding needs no mask: the decoder looks back only, so kept positions never see it.
@@ -26,16 +27,23 @@ def decode(model: nn.Module, batch: SpeechBatch, layers: Collection[int] = ()) -
         model: A Whisper model, plain, PEFT-wrapped or in a data-parallel wrapper.
         batch: On the model's device.
         layers: Decoder blocks whose output is wanted, 1-based; 0 is the embedding output. Empty: none is kept.
+        listen: Run the model's own encoder on the batch's features, for one that is trained.
 
     Returns:
         Logits (B, T, V) aligned with `batch.labels_BT`, and one (B, T, H) tensor a layer. The last block's state is
         taken after the final layer norm, as transformers reports it.
 
     Raises:
-        ValueError: A layer that the decoder does not have.
+        ValueError: A layer that the decoder does not have, or features that the batch does not have.
     """
+    dtype = next(model.parameters()).dtype
+    heard: dict[str, Any] = {"encoder_outputs": BaseModelOutput(last_hidden_state=batch.encoder_BSH.to(dtype))}
+    if listen:
+        if batch.features_BMF is None:
+            raise ValueError("the batch has no features for the encoder to listen to.")
+        heard = {"input_features": batch.features_BMF.to(dtype)}
     outputs = model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=batch.encoder_BSH.to(next(model.parameters()).dtype)),
+        **heard,
         decoder_input_ids=batch.decoder_input_ids_BT,
         output_hidden_states=bool(layers),
         use_cache=False,
