@@ -41,7 +41,7 @@ def count_training(
             outline.adapted,
             outline.adapted,
             length,
-            cached_encoder=True,
+            cached_encoder=not outline.trains_encoder,
             extra_params=outline.budget.projector_params,
         )
         for length, times in by_length.items()
@@ -52,7 +52,8 @@ def count_training(
         for length, times in by_length.items()
     )
     others = [one.cut.model for one in encoders_of(outline.teachers).values()] if live_teacher else []
-    encoded = clips * sum(utterance_flops(model.config.to_dict(), 1).encoder_forward for model in (student, *others))
+    once = others if outline.trains_encoder else [student, *others]
+    encoded = clips * sum(utterance_flops(model.config.to_dict(), 1).encoder_forward for model in once)
     return TrainingCost(encoded, taught if live_teacher else 0.0, learned)
 
 
@@ -69,5 +70,7 @@ def expect_memory(outline: Outline, batch_size: int, positions: int) -> int:
     weights = count_params(outline.student.model) + sum(count_params(model) for model in kept.values())
     width, layers = config.d_model, config.decoder_layers
     activations = batch_size * layers * width * (16 * positions + 3 * config.max_source_positions)
+    if outline.trains_encoder:
+        activations += 16 * batch_size * config.encoder_layers * width * config.max_source_positions
     logits = 4 * batch_size * positions * config.vocab_size  # of both, and their gradients
     return _FLOAT * int(weights + 3 * trained + activations + logits)

@@ -81,7 +81,6 @@ def gather_speech(
         InputError: Faults of the data or of a model folder, all of one input together.
         TutelageError: A model could not be fetched.
     """
-    _refuse_encoder_adapters(recipe)
     train, held_out, dev, normaliser, cautions = _read_data(recipe, progress, talk)
     teachers, student = find_models(recipe, talk, require_weights=require_weights)
     teacher = teachers[0].model
@@ -180,14 +179,6 @@ def _find_leaks(train: Manifest, held_out: Manifest, normaliser: Normaliser) -> 
             "them say little about new sentences.",
         ),
     )
-
-
-def _refuse_encoder_adapters(recipe: SpeechRecipe) -> None:
-    if recipe.student.lora.scope != "decoder":
-        raise InputError(
-            f'student.lora.scope is "{recipe.student.lora.scope}", but encoder outputs are computed once, before '
-            'training, so adapters in the encoder would never be used. Choose "decoder".'
-        )
 
 
 def _refuse_longer_window(recipe: SpeechRecipe, config: Mapping[str, Any]) -> None:
