@@ -7,7 +7,7 @@ training or judging (`classroom`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -24,7 +24,9 @@ from tutelage.objectives.objective import Objective
 from tutelage.objectives.terms import LayerPair
 from tutelage.runs.text.materials import TextMaterials
 from tutelage.runs.text.recipe import TextRecipe
+from tutelage.runs.text.teachers import load_teacher, load_teachers, trains_as_is
 from tutelage.students.budget import Budget, BudgetReport, choose_rank
+from tutelage.students.cohort import share_weights
 from tutelage.students.depth import shrink_text_model
 from tutelage.students.layer_map import map_layers
 from tutelage.students.lora import adapter_trainables, add_lora, module_ranks
@@ -37,7 +39,7 @@ class TextOutline:
     """Teacher and student before adapters: enough to count.
 
     Args:
-        teacher: The teacher; None where there is none.
+        teacher: The teacher, of a committee the leading member; None where there is none.
         student: The student cut to size, without adapters.
         origins: For each block of the student the block, from 0, that it was copied from; None for random weights.
         pairs: The layer map; empty where nothing is aligned.
@@ -46,6 +48,7 @@ class TextOutline:
         adapted: Full names of the student's layers that get an adapter, with its rank.
         pass_flops: What the adapters take in every pass, however many positions there are.
         choice: How the blocks that stay were measured; None where they were not.
+        teachers: Everyone who teaches, by name, the leading one first.
     """
 
     teacher: TextModel | None
@@ -57,6 +60,12 @@ class TextOutline:
     adapted: Mapping[str, int]
     pass_flops: float = 0.0
     choice: LayerChoice | None = None
+    teachers: Mapping[str, TextModel] = field(default_factory=dict)
+
+    @property
+    def teacher_params(self) -> int | None:
+        """Parameters of the largest teacher; None without one."""
+        return max((count_params(one.model) for one in self.teachers.values()), default=None)
 
     @property
     def trained_params(self) -> int:
@@ -69,10 +78,8 @@ class TextOutline:
         if self.budget is not None:
             return self.budget.describe()
         of_teacher = ""
-        if self.teacher is not None:
-            of_teacher = (
-                f" ({count_params(self.student.model) / count_params(self.teacher.model):.1%} of the teacher's)"
-            )
+        if self.teacher_params is not None:
+            of_teacher = f" ({count_params(self.student.model) / self.teacher_params:.1%} of the teacher's)"
         projectors = f" + {self.projector_params:,} of projectors" if self.projector_params else ""
         return f"trains every weight: {count_params(self.student.model):,} parameters{of_teacher}{projectors}"
 
@@ -113,15 +120,18 @@ def load_outline(
         InputError: The design does not fit the models.
     """
     recipe = materials.recipe
-    teacher = None if materials.teacher is None else load_text_model(materials.teacher.path, device)
+    teachers = load_teachers(materials.teachers, recipe.teacher, device)
+    copied: TextModel | None = next(iter(teachers.values()), None)
     if recipe.student.config is not None:
         source: TextModel | None = initialise_text_model(recipe.student.config, tokenizer, recipe.seed, device)
     else:
         source = None if materials.student is None else load_text_model(materials.student.path, device)
-    beginning, choice = source or teacher, None
+    if source is None and not trains_as_is(recipe.teacher, device):
+        copied = load_teacher(materials.teachers[0], device, "float32")  # what is trained is float32, on this device
+    beginning, choice = source or copied, None
     if choose is not None and beginning is not None and recipe.student.keep == "sensitivity":
         choice = choose(beginning)
-    return outline_models(recipe, teacher, source, choice)
+    return outline_models(recipe, teachers, source, choice, copied)
 
 
 def load_meta_outline(materials: TextMaterials) -> TextOutline:
@@ -130,29 +140,36 @@ def load_meta_outline(materials: TextMaterials) -> TextOutline:
     Raises:
         InputError: The design does not fit the models.
     """
-    teacher = None if materials.teacher is None else load_meta_causal(materials.teacher.path)
+    teachers = {one.name: load_meta_causal(one.model.path) for one in materials.teachers}
     folder = materials.recipe.student.config
     if materials.student is not None:
         folder = materials.student.path
-    return outline_models(materials.recipe, teacher, None if folder is None else load_meta_causal(folder))
+    return outline_models(materials.recipe, teachers, None if folder is None else load_meta_causal(folder))
 
 
 def outline_models(
-    recipe: TextRecipe, teacher: TextModel | None, source: TextModel | None, choice: LayerChoice | None = None
+    recipe: TextRecipe,
+    teachers: Mapping[str, TextModel],
+    source: TextModel | None,
+    choice: LayerChoice | None = None,
+    copied: TextModel | None = None,
 ) -> TextOutline:
     """Cut the student, map its layers and count what would be trained.
 
     Args:
         recipe: The recipe.
-        teacher: The teacher, or None.
-        source: What the student begins as; None for a copy of the teacher.
+        teachers: Everyone who teaches, by name, the leading one first: layers are mapped to it, and the largest of all
+            is what a budget is a share of.
+        source: What the student begins as; None for a copy of the leading teacher.
         choice: The blocks that stay, where they were measured.
+        copied: The leading teacher as the student begins, where it teaches in another dtype or elsewhere.
 
     Raises:
         InputError: Layers, targets or the budget do not fit.
     """
     design = recipe.student
-    beginning = source or teacher
+    teacher = next(iter(teachers.values()), None)
+    beginning = source or copied or teacher
     if beginning is None:
         raise ValueError("a recipe without a teacher names what its student begins as")
     student, origins = beginning, None
@@ -173,17 +190,21 @@ def outline_models(
     per_pass = 0.0
     if design.lora is not None:
         trainables = adapter_trainables(student.model, design.lora, projector_params)
-        limit = Budget(count_params((teacher or beginning).model), design.budget_share, design.allow_over_budget)
+        largest = max(count_params(one.model) for one in (*teachers.values(), *([] if teachers else [beginning])))
+        limit = Budget(largest, design.budget_share, design.allow_over_budget)
         budget = choose_rank(limit, trainables, design.lora.rank)
         adapted = module_ranks(student.model, design.lora, budget.rank)
         per_pass = dora_pass_flops(student.model, adapted) if design.lora.use_dora else 0.0
-    return TextOutline(teacher, student, origins, pairs, projector_params, budget, adapted, per_pass, choice)
+    return TextOutline(teacher, student, origins, pairs, projector_params, budget, adapted, per_pass, choice, teachers)
 
 
 def assemble(recipe: TextRecipe, outline: TextOutline) -> TextAssembly:
-    """Add adapters and projectors, drawn from the recipe's seed."""
+    """Add adapters and projectors, drawn from the recipe's seed.
+
+    The outline of a cohort stays without adapters, since every member wraps a copy that shares its weights.
+    """
     design, student = recipe.student, outline.student
-    model = student.model
+    model = share_weights(student.model) if recipe.is_cohort else student.model
     if design.lora is not None and outline.budget is not None:
         model = add_lora(model, design.lora, outline.budget.rank, recipe.seed)
     width = student.width if outline.teacher is None else outline.teacher.width

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from tutelage.evaluation.bootstrap import Resampling
-from tutelage.models.causal import load_tokenizer
+from tutelage.evaluation.bootstrap import Resampling, group_interval
+from tutelage.models.causal import TextModel, load_tokenizer
 from tutelage.objectives.signal import Signal
-from tutelage.progress import Progress, no_progress
+from tutelage.progress import Progress, no_progress, say_nothing
+from tutelage.records.estimate import Estimate
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.classroom import Course
 from tutelage.runs.folder import RunFolder
@@ -30,24 +31,28 @@ from tutelage.runs.text.findings import TextFindings, TextSample
 from tutelage.runs.text.judge import TextBench, TextVerdict, judge
 from tutelage.runs.text.materials import TextMaterials
 from tutelage.runs.text.recipe import TextRecipe
+from tutelage.runs.text.sensitivity import choose_blocks
+from tutelage.runs.text.teachers import Classes, refuse_translation, share_classes
 from tutelage.students.export import ExportedStudent, TextAdapterBase, export_text_student, merged_model, save_adapter
 from tutelage.students.layer_map import describe
+from tutelage.students.sensitivity import LayerChoice
 from tutelage.tasks.sampler import EpochSampler
 from tutelage.tasks.text.batch import TextBatch
 from tutelage.tasks.text.codec import TextCodec
 from tutelage.tasks.text.forward import read
 from tutelage.tasks.text.generate import continue_text, split_document
 from tutelage.tasks.text.isolation import leak_between_pieces
+from tutelage.teachers.committee import Committee
 from tutelage.teachers.live import LiveTeacher
+from tutelage.teachers.settings import ALONE
 from tutelage.teachers.target_cache.cached import CachedTeacher
-from tutelage.training.checks import Check, check_budget, check_settings, check_targets, check_tokens, shared_settings
+from tutelage.training.checks import Check, check_budget, check_targets, check_tokens
 from tutelage.training.loop import Stream
 from tutelage.training.preflight import PreflightReport, garble_padding, preflight
 from tutelage.training.step import Lesson
 
 ALIGNMENT_ROWS = 16  # held-out rows that the reported angles are measured on
 RESAMPLING_SEED = 0  # of the bootstrap alone; the recipe's seed must not move an interval
-SHARED = ("vocab_size",)  # of the configurations of student and teacher; special ids are compared as tokens
 LEAK = 1e-5  # relative: other kernels and orders of sums, never another document
 
 
@@ -62,10 +67,12 @@ class TextClassroom:
         codec: The tokenizer of the data.
         train: Training rows.
         held_out: Held-out rows.
-        teacher: The teacher, where a term needs one; run beside the student unless its targets are cached.
+        classes: Who teaches, and how each is asked.
+        teacher: The teacher or committee, where a term needs one; run beside the student unless its targets are cached.
         lesson: Who learns what from whom.
         progress: Opens bars.
         cached: The teacher's targets on the disk; None where it is run.
+        dev: The dev split's rows; None without one.
     """
 
     materials: TextMaterials
@@ -74,15 +81,23 @@ class TextClassroom:
     codec: TextCodec
     train: TokenSet
     held_out: TokenSet
-    teacher: LiveTeacher[TextBatch] | None
+    classes: Classes
+    teacher: LiveTeacher[TextBatch] | Committee[TextBatch] | None
     lesson: Lesson[TextBatch] = field(repr=False)
     progress: Progress = no_progress
     cached: CachedTeacher | None = None
+    dev: TokenSet | None = None
 
     @property
     def recipe(self) -> TextRecipe:
         """The recipe."""
         return self.materials.recipe
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        """The blocks that were chosen by measuring."""
+        choice = self.assembly.outline.choice
+        return {} if choice is None else {"chosen_layers": list(choice.layers)}
 
     def rehearse(self) -> PreflightReport:
         """Every check before the first step, on one real batch and all ids of the data."""
@@ -96,15 +111,20 @@ class TextClassroom:
             self.lesson,
             batch.to(device),
             self._declared(),
-            teacher=None if self.teacher is None or outline.teacher is None else outline.teacher.model,
+            teacher=None if self.teacher is None else self.classes.models,
             garbled=garbled.to(device),
             seed=recipe.seed,
         )
 
     def judge_untrained(self) -> Sequence[TextVerdict]:
-        """The teacher, where there is one, and the student before training."""
-        teacher = self.assembly.outline.teacher
-        verdicts = [] if teacher is None else [judge("teacher", teacher.model, self._bench())]
+        """The teacher, where there is one (the committee, then its members), and the student before training."""
+        settings, classes = self.recipe.teacher, self.classes
+        asked = {}
+        if settings is not None and settings.is_committee:
+            asked[f"teacher, committee of {len(classes.teachers)} ({settings.described})"] = classes.committee(settings)
+        for name in classes.teachers:
+            asked["teacher" if name == ALONE else f"member {name}"] = classes.judged(name)
+        verdicts = [judge(name, model, self._bench()) for name, model in asked.items()]
         row = verdicts[0] if verdicts else None
         return [*verdicts, judge("student, before", self.assembly.model, self._bench(), row)]
 
@@ -113,29 +133,39 @@ class TextClassroom:
         device = self.accelerator.device
         return Stream(self._sampler(), lambda indices: self.train.examples.batch(indices).to(device))
 
+    def judge_dev(self, metric: str) -> Estimate:
+        """The student's loss on the dev split, nats per token."""
+        if self.dev is None or metric != "loss":
+            raise ValueError(f"there is no {metric} to measure, or no data.dev to measure it on")
+        bench = dataclasses.replace(self._bench(), examples=self.dev.examples, progress=no_progress)
+        return group_interval(judge("student", self.assembly.model, bench).by_group("nats_per_token"), bench.resampling)
+
     def conclude(self, folder: RunFolder, course: Course[TextBatch]) -> TextFindings:
         """Judge, count, export, let every model write."""
         outline = self.assembly.outline
         taught = "distilled" if self.teacher is not None else "trained"
         row = course.untrained[0] if outline.teacher is not None else None
-        student = judge(f"student, {taught}", self.assembly.model, self._bench(), row)
-        seen = self._rows_seen()
+        student = course.verdict or judge(f"student, {taught}", self.assembly.model, self._bench(), row)
+        trained = course.trained
+        seen, kept = self._rows_seen(trained.steps), self._rows_seen(trained.kept_step or trained.steps)
         rows = self.train.examples.packed.rows
         return TextFindings(
             materials=self.materials,
             outline=outline,
+            classes=self.classes,
             train=self.train,
             held_out=self.held_out,
             identity=dict(self.codec.identity),
             pairs=outline.pairs,
             preflight=course.rehearsal,
-            trained=course.trained,
+            trained=trained,
             tokens=sum(int(rows[index].keep.sum()) * times for index, times in seen.items()),
+            kept_tokens=sum(int(rows[index].keep.sum()) * times for index, times in kept.items()),
             cost=count_training(
                 outline,
                 self._lengths(seen),
                 live_teacher=self.teacher is not None and self.cached is None,
-                passes=self.recipe.training.steps * self.recipe.training.accumulate,
+                passes=trained.steps * self.recipe.training.accumulate,
             ),
             targets=None if self.cached is None else self.cached.describe(),
             verdicts=(*course.untrained, student),
@@ -156,16 +186,14 @@ class TextClassroom:
             checks.append(check_budget(trained, budget.teacher_params, budget.limit, allow_over=allowed))
         emitted = self.train.token_ids | self.held_out.token_ids
         mine = self.codec.tokenizer.convert_ids_to_tokens
-        others = [text for text in (outline.student, outline.teacher) if text is not None]
-        checks += [check_tokens(emitted, mine, other.tokenizer.convert_ids_to_tokens) for other in others]
-        if outline.teacher is not None:
-            settings = (shared_settings(text.model.config, SHARED) for text in (outline.student, outline.teacher))
-            checks += check_settings(*settings)
+        checks.append(check_tokens(emitted, mine, outline.student.tokenizer.convert_ids_to_tokens))
+        checks += self.classes.checks(emitted, mine)
+        models = [outline.student.model, *(self.classes.judged(name) for name in self.classes.teachers)]
         rows = self.train.examples.packed.rows
         shared = [index for index, row in enumerate(rows) if len(row.owners) > 1][: recipe.training.batch_size]
         if self.train.examples.packed.isolated and shared:
-            batch = self.train.examples.batch(shared).to(self.accelerator.device)
-            leaks = [leak_between_pieces(text.model, batch, recipe.seed) for text in others]
+            batch = self.train.examples.batch(shared)
+            leaks = [leak_between_pieces(model, batch.to(model.device), recipe.seed) for model in models]
             detail = "" if max(leaks) < LEAK else "positions attend across documents; choose packing: stream"
             checks.append(Check("effect of other documents in a row", max(leaks), LEAK, max(leaks) < LEAK, detail))
         return checks
@@ -176,12 +204,12 @@ class TextClassroom:
         return TextBench(self.held_out.examples, resampling, settings.batch_size, self.progress)
 
     def _sampler(self) -> EpochSampler:
-        return EpochSampler(len(self.train.examples), self.recipe.training.batch_size, self.recipe.seed)
+        return EpochSampler(len(self.train.examples), self.recipe.training.batch_size, self.recipe.order_seed)
 
-    def _rows_seen(self) -> Counter[int]:
-        """How often every row was in a step, by drawing the batches again."""
+    def _rows_seen(self, steps: int) -> Counter[int]:
+        """How often every row was in these steps, by drawing the batches again."""
         training, sampler = self.recipe.training, self._sampler()
-        return Counter(index for _ in range(training.steps * training.accumulate) for index in sampler.next_batch())
+        return Counter(index for _ in range(steps * training.accumulate) for index in sampler.next_batch())
 
     def _lengths(self, seen: Counter[int]) -> Counter[int]:
         """How many rows of each length were trained on."""
@@ -214,7 +242,7 @@ class TextClassroom:
 
     def _samples(self) -> list[TextSample]:
         """How teacher and student continue a few held-out documents: evenly spread, not the best ones."""
-        settings, teacher = self.recipe.evaluation, self.assembly.outline.teacher
+        settings, teacher = self.recipe.evaluation, self.classes.writer()
         documents = self.held_out.examples.documents
         wanted = min(settings.show_documents, len(documents))
         student = merged_model(self.assembly.model)
@@ -224,7 +252,7 @@ class TextClassroom:
             prompt = prompt[-max(1, self.recipe.data.length - settings.new_tokens) :]
             written = [
                 None if model is None else continue_text(model, self.codec, prompt, settings.new_tokens)
-                for model in (teacher and teacher.model, student)
+                for model in (teacher, student)
             ]
             reference = self.codec.decode(rest[: settings.new_tokens])
             samples.append(TextSample(document.id, self.codec.decode(prompt), reference, *written))
@@ -239,25 +267,39 @@ def open_text_classroom(materials: TextMaterials, accelerator: Accelerator, atte
     """
     recipe = materials.recipe
     codec = TextCodec(load_tokenizer(materials.tokenizer), materials.template)
-    outline = load_outline(materials, codec.tokenizer, str(accelerator.device))
-    positions = min(text.positions for text in (outline.teacher, outline.student) if text is not None)
+
+    def choose(beginning: TextModel) -> LayerChoice:
+        rows = tokenise(materials.train, "train", codec, recipe.data, beginning.positions, say_nothing)
+        return choose_blocks(recipe, beginning.model, rows.examples)
+
+    outline = load_outline(materials, codec.tokenizer, str(accelerator.device), choose)
+    if outline.choice is not None:
+        attempt.talk(outline.choice.describe())
+    classes = share_classes(outline.teachers, outline.student, committee=_is_committee(recipe))
+    positions = min(text.positions for text in (*outline.teachers.values(), outline.student))
     train, held_out = (
         tokenise(corpus, name, codec, recipe.data, positions, attempt.talk)
         for name, corpus in (("train", materials.train), ("held_out", materials.held_out))
     )
     if outline.pairs and outline.teacher is not None:
         attempt.talk(describe(outline.pairs, outline.student.blocks, outline.teacher.blocks))
-    attempt.talk(outline.describe())
+    for line in (outline.describe(), *classes.differences()):
+        attempt.talk(line)
     assembly = assemble(recipe, outline)
     teacher = cached = None
-    if assembly.objective.needs_teacher and outline.teacher is not None:
-        teacher = LiveTeacher(outline.teacher.model, assembly.objective.teacher_layers, read)
+    if assembly.objective.needs_teacher and recipe.teacher is not None and outline.teacher is not None:
+        teacher = classes.teach(recipe.teacher, assembly.objective)
         if materials.cache is not None:
+            refuse_translation(classes)
             cached = open_cached_teacher(materials, train, outline.teacher, assembly.objective, attempt)
-    lesson = _lesson(assembly, cached or teacher)
+    lesson = make_lesson(assembly, cached or teacher)
     return TextClassroom(
-        materials, assembly, accelerator, codec, train, held_out, teacher, lesson, attempt.progress, cached
+        materials, assembly, accelerator, codec, train, held_out, classes, teacher, lesson, attempt.progress, cached
     )
+
+
+def _is_committee(recipe: TextRecipe) -> bool:
+    return recipe.teacher is not None and recipe.teacher.is_committee
 
 
 def _spread(total: int, wanted: int) -> list[int]:
@@ -266,7 +308,9 @@ def _spread(total: int, wanted: int) -> list[int]:
     return [total - 1] if count == 1 else [place * (total - 1) // (count - 1) for place in range(count)]
 
 
-def _lesson(assembly: TextAssembly, teacher: LiveTeacher[TextBatch] | CachedTeacher | None) -> Lesson[TextBatch]:
+def _lesson(
+    assembly: TextAssembly, teacher: LiveTeacher[TextBatch] | Committee[TextBatch] | CachedTeacher | None
+) -> Lesson[TextBatch]:
     layers = assembly.objective.student_layers
 
     def student_forward(batch: TextBatch) -> Signal:

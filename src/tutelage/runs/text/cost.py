@@ -25,7 +25,7 @@ def count_training(
     Args:
         outline: Teacher and student, the student on any device, its adapters built or not.
         rows: How many rows of each length are trained on, over all steps.
-        live_teacher: Whether the teacher runs beside the student.
+        live_teacher: Whether the teacher, or every member of a committee, runs beside the student.
         passes: Batches that the student learns from.
     """
     model, ranks = outline.student.model, outline.adapted
@@ -34,9 +34,11 @@ def count_training(
         for length, times in rows.items()
     )
     teacher = 0.0
-    if live_teacher and outline.teacher is not None:
-        config = outline.teacher.model.config.to_dict()
-        teacher = sum(times * count_flops(config, length).forward for length, times in rows.items())
+    if live_teacher:
+        configs = [one.model.config.to_dict() for one in outline.teachers.values()]
+        teacher = sum(
+            times * count_flops(config, length).forward for config in configs for length, times in rows.items()
+        )
     return TrainingCost(0.0, teacher, student)
 
 
@@ -48,8 +50,7 @@ def expect_memory(outline: TextOutline, batch_size: int, positions: int) -> int:
     """
     student = outline.student
     weights = count_params(student.model)
-    if outline.teacher is not None:
-        weights += count_params(outline.teacher.model)
+    weights += sum(count_params(one.model) for one in outline.teachers.values())
     activations = 16 * batch_size * positions * student.blocks * student.width
     logits = 4 * batch_size * positions * int(student.model.config.vocab_size)
     return _FLOAT * int(weights + 3 * outline.trained_params + activations + logits)

@@ -10,15 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from tutelage.models.load import count_non_embedding_params, count_params
+from tutelage.models.load import count_non_embedding_params
 from tutelage.records.estimate import Estimate
 from tutelage.records.run import LawColumns
 from tutelage.runs.result import Findings, hash_files, size_of
+from tutelage.runs.teacher_folders import describe_teachers
 from tutelage.runs.text.assembly import TextOutline
 from tutelage.runs.text.card import write_card
 from tutelage.runs.text.corpus import TokenSet
 from tutelage.runs.text.judge import TextVerdict, compare
 from tutelage.runs.text.materials import TextMaterials
+from tutelage.runs.text.teachers import Classes
 from tutelage.tasks.text.documents import Corpus
 
 
@@ -48,6 +50,7 @@ class TextFindings(Findings):
     Args:
         materials: Recipe, data, models.
         outline: Teacher, student, layer map, budget.
+        classes: How each teacher was asked.
         train: The training rows.
         held_out: The held-out rows.
         identity: Hashes of tokenizer and template.
@@ -60,6 +63,7 @@ class TextFindings(Findings):
 
     materials: TextMaterials
     outline: TextOutline
+    classes: Classes
     train: TokenSet
     held_out: TokenSet
     identity: Mapping[str, str]
@@ -88,8 +92,8 @@ class TextFindings(Findings):
         taught = self.outline.teacher if any(term.family != "likelihood" for term in self._recipe.objective) else None
         return LawColumns(
             N_S=count_non_embedding_params(self.outline.student.model),
-            D_S=self.tokens,
-            N_T=None if taught is None else count_non_embedding_params(taught.model),
+            D_S=self.student_tokens,
+            N_T=None if taught is None or len(self.outline.teachers) > 1 else count_non_embedding_params(taught.model),
             L_T=None if taught is None or self.teacher is None else _loss(self.teacher),
             L_S=_loss(self.student),
             FLOPs=self.cost.total,
@@ -105,7 +109,7 @@ class TextFindings(Findings):
         outline, params = self.outline, self.outline.trained_params
         if outline.budget is not None:
             return {**asdict(outline.budget), "params": params, "lora_share": outline.budget.lora_share}
-        teacher = None if outline.teacher is None else count_params(outline.teacher.model)
+        teacher = outline.teacher_params
         return {
             "params": params,
             "projector_params": outline.projector_params,
@@ -139,14 +143,18 @@ class TextFindings(Findings):
                 "started_from": None if source is None else asdict(source),
                 "config": outline.student.model.config.to_dict(),
                 "layers": None if outline.origins is None else list(outline.origins),
+                "sensitivity": None if outline.choice is None else outline.choice.to_dict(),
                 "params": self.exported.params,
                 "share_of_teacher_params": self._share(self.exported.params),
                 "bytes": self.exported.bytes,
                 "share_of_teacher_bytes": None
                 if materials.teacher is None
-                else self.exported.bytes / size_of(materials.teacher.path),
+                else self.exported.bytes / max(size_of(one.model.path) for one in materials.teachers),
                 "sha256": hash_files(self.exported.path),
             },
+            "teachers": None
+            if self._recipe.teacher is None
+            else describe_teachers(self._recipe.teacher, materials.teachers, self.classes.to_dict()),
             "comparisons": self._comparisons(),
             "samples": [asdict(sample) for sample in self.samples],
             "cached_targets": self.targets,
@@ -162,7 +170,7 @@ class TextFindings(Findings):
             yield from verdict.lines()
 
     def _share(self, params: int) -> float | None:
-        return None if self.outline.teacher is None else params / count_params(self.outline.teacher.model)
+        return None if self.outline.teacher_params is None else params / self.outline.teacher_params
 
     def _comparisons(self) -> list[dict[str, Any]]:
         """The trained student against teacher and untrained student, paired by document."""

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections import Counter
 
 from tutelage.models.causal import load_tokenizer
+from tutelage.models.load import count_params
 from tutelage.objectives.objective import Objective
-from tutelage.records.document import Caution, Document
+from tutelage.records.document import Document
 from tutelage.runs.machine import duration, measure_product
 from tutelage.runs.text.assembly import TextOutline, load_meta_outline
 from tutelage.runs.text.corpus import tokenise
 from tutelage.runs.text.cost import count_training, expect_memory
 from tutelage.runs.text.materials import TextMaterials
+from tutelage.runs.text.teachers import describe_sizes
 from tutelage.students.layer_map import describe
 from tutelage.students.sensitivity import UNKNOWN_LAYERS
 from tutelage.tasks.sampler import EpochSampler
 from tutelage.tasks.text.codec import TextCodec
-from tutelage.training.checks import check_settings, shared_settings
 
 EFFICIENCY = 0.3
 """Share of a large matrix product's speed that a run reaches; a guess for models of the width of a pilot study."""
@@ -39,7 +40,7 @@ def forecast_text(materials: TextMaterials) -> tuple[Document, str]:
     outline = load_meta_outline(materials)
     objective = Objective(recipe.objective, outline.pairs)
     codec = TextCodec(load_tokenizer(materials.tokenizer), materials.template)
-    positions = min(text.positions for text in (outline.teacher, outline.student) if text is not None)
+    positions = min(text.positions for text in (*outline.teachers.values(), outline.student))
     said: list[str] = []
     train, held_out = (
         tokenise(corpus, name, codec, recipe.data, positions, said.append)
@@ -65,6 +66,7 @@ def forecast_text(materials: TextMaterials) -> tuple[Document, str]:
     body = {
         "recipe": {"name": recipe.name, "sha256": materials.recipe_hash, "resolved": recipe.to_dict()},
         "trained_params": outline.trained_params,
+        "teachers": [{"name": name, "params": count_params(one.model)} for name, one in outline.teachers.items()],
         "layer_map": None if recipe.student.keep == "sensitivity" else [pair.__dict__ for pair in outline.pairs],
         "data": {"train": train.examples.packed.to_dict(), "held_out": held_out.examples.packed.to_dict()},
         "expected": expected,
@@ -80,25 +82,11 @@ def forecast_text(materials: TextMaterials) -> tuple[Document, str]:
     lines.append(
         f"(time: {EFFICIENCY:.0%} of the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches on this machine)"
     )
-    cautions = (*materials.cautions, *_differences(outline))
-    return Document("distill.dry-run", body, warnings=cautions), "\n".join(lines)
+    lines += describe_sizes(outline.teachers, outline.student)
+    return Document("distill.dry-run", body, warnings=materials.cautions), "\n".join(lines)
 
 
 def _layer_map(outline: TextOutline) -> list[str]:
     if outline.teacher is None or not outline.pairs:
         return []
     return [describe(outline.pairs, outline.student.blocks, outline.teacher.blocks)]
-
-
-def _differences(outline: TextOutline) -> tuple[Caution, ...]:
-    """What preflight would refuse: a vocabulary of another size."""
-    if outline.teacher is None:
-        return ()
-    checks = check_settings(
-        *(shared_settings(text.model.config, ("vocab_size",)) for text in (outline.student, outline.teacher))
-    )
-    return tuple(
-        Caution("would-be-refused", check.name, check.measured, None, f"a run would be refused: {check.line}")
-        for check in checks
-        if not check.passed
-    )

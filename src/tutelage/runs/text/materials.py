@@ -18,6 +18,7 @@ from tutelage.models.verify import read_config
 from tutelage.progress import Talk, say_nothing
 from tutelage.records.document import Caution
 from tutelage.records.hashing import sha256_file, sha256_json
+from tutelage.runs.teacher_folders import TeacherFolder, find_teachers, identify_teacher
 from tutelage.runs.text.recipe import TextRecipe
 from tutelage.tasks.text.documents import Corpus, read_documents, shared_documents
 from tutelage.teachers.target_cache.manifest import MANIFEST, read_manifest
@@ -34,11 +35,13 @@ class TextMaterials:
         recipe: The recipe.
         train: Documents to learn from.
         held_out: Documents to be judged on.
-        teacher: The teacher's folder; None where there is no teacher.
+        teacher: The teacher's folder, of a committee the leading member's; None where there is no teacher.
         student: The folder that the student begins as; None for random weights or a copy of the teacher.
         tokenizer: Folder of the tokenizer.
         template: The chat template that the recipe names, as text; None for the tokenizer's own.
         cautions: Soft faults of the data.
+        dev: Documents that training looks at to end and to choose its step; None without.
+        teachers: Everyone who teaches, with adapters; the leading member first.
     """
 
     recipe: TextRecipe
@@ -49,6 +52,8 @@ class TextMaterials:
     tokenizer: Path
     template: str | None = None
     cautions: tuple[Caution, ...] = ()
+    dev: Corpus | None = None
+    teachers: tuple[TeacherFolder, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -58,6 +63,7 @@ class TextMaterials:
             "data": {
                 "train": self.train.sha256,
                 "held_out": self.held_out.sha256,
+                "dev": None if self.dev is None else self.dev.sha256,
                 "tokenizer": self.tokenizer_hash,
                 "chat_template": None if data.chat_template is None else sha256_file(data.chat_template),
             },
@@ -66,13 +72,16 @@ class TextMaterials:
                 "config": None if design.config is None else sha256_json(dict(read_config(design.config, "text"))),
             },
         }
-        if self.teacher is not None:
-            contents["teacher"] = {"model": sha256_json(dict(self.teacher.sha256))}
-            if self.cache is not None:
-                contents["teacher"] = {**contents["teacher"], "cache": sha256_file(self.cache / MANIFEST)}
+        if self.cache is not None:
+            contents["teacher"] = {"cache": sha256_file(self.cache / MANIFEST)}
         identity = self.recipe.identify(contents)
-        if self.recipe.teacher is not None and self.cache is None:
-            del identity["teacher"]["cache"]  # as before there were caches: runs with a live teacher stay comparable
+        teacher = self.recipe.teacher
+        if teacher is not None:
+            if self.cache is None:
+                del identity["teacher"][
+                    "cache"
+                ]  # as before there were caches: runs with a live teacher stay comparable
+            identity["teacher"] = identify_teacher(identity["teacher"], teacher, self.teachers, by_content=True)
         return identity
 
     @property
@@ -100,44 +109,64 @@ def gather_text(recipe: TextRecipe, *, talk: Talk = say_nothing, require_weights
         InputError: Faults of the data or of a model folder, all of one input together.
         TutelageError: A model could not be fetched.
     """
-    train, held_out = _read_data(recipe)
+    train, held_out, dev = _read_data(recipe)
     if recipe.teacher is not None and recipe.teacher.cache is not None:
         read_manifest(recipe.teacher.cache)  # a cache that is not finished, before a model is fetched
-    found: dict[str, ResolvedModel | None] = {"teacher": None, "student": None}
-    for name, part in (("teacher", recipe.teacher), ("student", recipe.student)):
-        if part is not None and part.model is not None:
-            found[name] = resolve_model(
-                part.model, part.revision, talk=talk, task="text", require_weights=require_weights
-            )
+    teachers: tuple[TeacherFolder, ...] = ()
+    if recipe.teacher is not None:
+        teachers = find_teachers(recipe.teacher, "text", talk=talk, require_weights=require_weights)
+    teacher, student, design = teachers[0].model if teachers else None, None, recipe.student
+    if design.model is not None:
+        student = resolve_model(design.model, design.revision, talk=talk, task="text", require_weights=require_weights)
     if recipe.student.config is not None:
         read_config(recipe.student.config, "text")
     template = None
     if recipe.data.chat_template is not None:
         template = _read_template(recipe.data.chat_template)
     materials = TextMaterials(
-        recipe, train, held_out, found["teacher"], found["student"], Path(), template, tuple(_repeats(train, held_out))
+        recipe, train, held_out, teacher, student, Path(), template, tuple(_repeats(train, held_out))
     )
-    return replace(materials, tokenizer=_find_tokenizer(materials))
+    return replace(materials, tokenizer=_find_tokenizer(materials), dev=dev, teachers=teachers)
 
 
-def _read_data(recipe: TextRecipe) -> tuple[Corpus, Corpus]:
+def _read_data(recipe: TextRecipe) -> tuple[Corpus, Corpus, Corpus | None]:
     faults: list[str] = []
     corpora: list[Corpus] = []
-    for path in (recipe.data.train, recipe.data.held_out):
+    data = recipe.data
+    for path in (data.train, data.held_out, *([] if data.dev is None else [data.dev])):
         try:
             corpora.append(read_documents(path))
         except InputError as error:
             faults += error.faults
     if faults:
         raise InputError(faults)
-    train, held_out = corpora
+    train, held_out, *devs = corpora
     leaked = shared_documents(train, held_out)
     if leaked:
         raise InputError(
             f"{len(leaked)} held-out documents are among the training documents, so the result would prove nothing: "
             f"{', '.join(leaked[:_NAMED])}. Split by document."
         )
-    return train, held_out
+    for dev in devs:
+        _refuse_leaks_of_dev(dev, train, held_out)
+    return train, held_out, devs[0] if devs else None
+
+
+def _refuse_leaks_of_dev(dev: Corpus, train: Corpus, held_out: Corpus) -> None:
+    """Documents of the dev split that are in another set: one fault a set."""
+    faults = []
+    for name, other, why in (
+        ("training", train, "what was learned by heart would say when to stop"),
+        ("held-out", held_out, "the result would be chosen on what it is judged on"),
+    ):
+        leaked = shared_documents(other, dev)
+        if leaked:
+            faults.append(
+                f"{len(leaked)} documents of data.dev are among the {name} documents, so {why}: "
+                f"{', '.join(leaked[:_NAMED])}. Split by document."
+            )
+    if faults:
+        raise InputError(faults)
 
 
 def _repeats(train: Corpus, held_out: Corpus) -> list[Caution]:
