@@ -150,7 +150,7 @@ class SpeechClassroom:
         if settings.is_committee:
             name = f"teacher, committee of {len(hearing.teachers)} ({settings.described})"
             verdicts.append(judge(name, hearing.committee(settings), heard, bench, examples=self.held_out))
-        return [*verdicts, self._judge_student("student, before")]
+        return [*verdicts, self._judge_student("student, before", verdicts[-1])]
 
     def stream(self) -> Stream[SpeechBatch]:
         """The training clips."""
@@ -170,7 +170,7 @@ class SpeechClassroom:
         """Judge, count, export, time."""
         bench, steps = self._bench(), course.trained.steps
         taught = "distilled" if self.teacher is not None else "trained"
-        trained_student = self._judge_student(f"student, {taught}")
+        trained_student = self._judge_student(f"student, {taught}", course.untrained[-2])
         lengths = self._lengths_seen(course.trained.steps)
         return SpeechFindings(
             materials=self.materials,
@@ -197,13 +197,13 @@ class SpeechClassroom:
     def _adapted(self) -> list[str]:
         return [name for name, module in self.assembly.peft_model.named_modules() if hasattr(module, "lora_A")]
 
-    def _judge_student(self, name: str) -> Verdict:
+    def _judge_student(self, name: str, teacher: Verdict) -> Verdict:
         """The student by its own encoder's outputs alone."""
         clips, positions = self.materials.held_out.utterances, self.assembly.outline.student.model.config
         alone = self.held_out
         if self.held_out.encoder_outputs is not self.outputs:
             alone = SpeechExamples(clips, self.outputs, self.codec, positions.max_target_positions)
-        return judge(name, self.assembly.student, from_outputs(self.outputs), self._bench(), examples=alone)
+        return judge(name, self.assembly.student, from_outputs(self.outputs), self._bench(), examples=alone, teacher=teacher)
 
     def _bench(self) -> Bench:
         settings = self.recipe.evaluation

@@ -191,6 +191,22 @@ def judge(
     )
 
 
+def measure_loss(model: Any, clips: Sequence[Utterance], examples: SpeechExamples, bench: Bench) -> Estimate:
+    """Cross-entropy of the reference transcripts alone, nats per token, pooled over clips.
+
+    Args:
+        model: A Whisper model in evaluation mode.
+        clips: The clips of `examples`, in its order.
+        examples: The clips as batches.
+        bench: Gives resampling and batch size.
+    """
+    places = [
+        range(start, min(start + bench.batch_size, len(clips))) for start in range(0, len(clips), bench.batch_size)
+    ]
+    answers = [_read(model, [clips[number] for number in some], examples.batch(some), None) for some in places]
+    return group_interval(join_answers(answers).predictions.by_group("nats"), bench.resampling)
+
+
 def write(clips: Sequence[Utterance], model: Any, encode: EncodeClips, bench: Bench) -> list[Transcript]:
     """Transcripts under the bench's decoding settings: the one place where a model writes for a score or a time."""
     return transcribe(model, clips, encode, bench.codec, cap=bench.cap, batch_size=bench.batch_size)
