@@ -6,12 +6,13 @@ any task does it (`speech.classroom`, `text.classroom`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from accelerate import Accelerator
 
+from tutelage.records.estimate import Estimate
 from tutelage.runs.folder import RunFolder
 from tutelage.runs.materials import Materials
 from tutelage.runs.result import Findings
@@ -30,11 +31,13 @@ class Course(Generic[BatchT]):
         rehearsal: The checks before the first step.
         untrained: What was judged before training.
         trained: The training.
+        verdict: The trained student's row, where it was judged already.
     """
 
     rehearsal: PreflightReport
     untrained: Sequence[Any]
     trained: Trained
+    verdict: Any = None
 
 
 class Classroom(Protocol[BatchT]):
@@ -52,6 +55,10 @@ class Classroom(Protocol[BatchT]):
     def lesson(self) -> Lesson[BatchT]:
         """Student, teacher, projectors and objective."""
 
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        """What was chosen by measuring, and must be again when a run is resumed; plain values."""
+
     def rehearse(self) -> PreflightReport:
         """Every check before the first step.
 
@@ -64,6 +71,16 @@ class Classroom(Protocol[BatchT]):
 
     def stream(self) -> Stream[BatchT]:
         """The training batches, in the recipe's order."""
+
+    def judge_dev(self, metric: str) -> Estimate:
+        """The student on the dev split, while it trains.
+
+        Args:
+            metric: "loss" (nats per token), or another that the task measures; less is better.
+        """
+
+    def judge_trained(self, name: str, untrained: Sequence[Any]) -> Any:
+        """The student after training, on held-out data; `untrained` is what `judge_untrained` found."""
 
     def conclude(self, folder: RunFolder, course: Course[BatchT]) -> Findings:
         """Judge the trained student, write it down, and gather what was found."""

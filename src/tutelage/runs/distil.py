@@ -39,7 +39,7 @@ def distil(materials: Materials, attempt: Attempt, add: Callable[[Any], None] | 
         InterruptedRunError: The user stopped the run; it can be resumed.
         TutelageError: The work failed.
     """
-    accelerator = open_accelerator(attempt.device)
+    accelerator = open_accelerator(attempt.device, materials.recipe.training.precision)
     with limit_threads(materials.recipe.training.threads):
         try:
             findings = _learn(open_classroom(materials, accelerator, attempt), attempt)
@@ -81,5 +81,5 @@ def _train(room: Classroom[Any], folder: RunFolder, attempt: Attempt) -> Trained
         ),
         room.accelerator,
         recipe.seed,
-        Watch(progress=attempt.progress, talk=attempt.talk),
+        Watch(progress=attempt.progress, talk=attempt.talk, judge=room.judge_dev),
     )

@@ -7,6 +7,8 @@ cover checkpoints (`training.checkpoint`) or exports (`students.export`). Nothin
       recipe.yaml      the resolved recipe
       run.json         the recipe's identity and hash, the seed
       log.jsonl        one line a training step
+      dev.jsonl        one line a check on the dev split, where there is one
+      tensorboard/     the same for TensorBoard, where the recipe asks for it
       checkpoints/     the newest complete checkpoint
       student/         the merged student, an ordinary Hugging Face folder
       adapter/         the PEFT adapter by itself

@@ -39,13 +39,14 @@ class Findings(ABC):
         pairs: The layer map.
         preflight: The checks before the first step.
         trained: The training.
-        tokens: Supervised tokens that the student was trained on, over all steps.
+        tokens: Supervised tokens of all steps that were taken.
         cost: FLOPs of the training.
         alignment: By layer pair, the mean angle on held-out data (radians) and its two baselines.
         exported: The student's folder.
         rows: Rows that were measured elsewhere, such as a committed baseline.
         sections: Further parts of the document.
         cautions: Soft faults met after the data was read.
+        kept_tokens: Supervised tokens up to the step whose weights the student has; None for all steps.
     """
 
     outputs_name: ClassVar[str]
@@ -62,6 +63,12 @@ class Findings(ABC):
     rows: list[dict[str, Any]] = field(default_factory=list)
     sections: dict[str, Any] = field(default_factory=dict)
     cautions: list[Caution] = field(default_factory=list)
+    kept_tokens: int | None = None
+
+    @property
+    def student_tokens(self) -> int:
+        """What a law calls D_S: the tokens that the judged weights were trained on. FLOPs count every step."""
+        return self.tokens if self.kept_tokens is None else self.kept_tokens
 
     @property
     @abstractmethod
@@ -112,7 +119,7 @@ def keep_result(findings: Findings, folder: RunFolder, ledger: Path | None) -> P
     write_atomically(folder.path / findings.outputs_name, lines)
     write_atomically(folder.student / "README.md", card)
     if ledger is not None:
-        Ledger(ledger).record(_ledger_row(findings, folder, provenance))
+        Ledger(ledger).record(run_of(document, folder.path))
     write_json(folder.result, document)
     return folder.result
 
@@ -144,9 +151,13 @@ def _body(findings: Findings, folder: RunFolder, provenance: Mapping[str, Any]) 
             "supervised_tokens": findings.tokens,
             "flops": findings.cost.to_dict(),
             "last_step": trained.last.to_dict() if trained.last else None,
+            "best": trained.best.to_dict() if trained.best else None,
+            "stopped_early": trained.stopped_early,
+            "kept_step": trained.kept_step,
         },
         "law": asdict(findings.law_columns),
         "systems": findings.systems(),
+        "scores": {name: score.to_dict() for name, score in findings.scores().items()},
         "adapter": {"sha256": hash_files(folder.adapter)} if folder.adapter.is_dir() else None,
         **findings.details(),
         **findings.sections,
@@ -154,15 +165,21 @@ def _body(findings: Findings, folder: RunFolder, provenance: Mapping[str, Any]) 
     }
 
 
-def _ledger_row(findings: Findings, folder: RunFolder, provenance: Mapping[str, Any]) -> Run:
-    recipe = findings.materials.recipe
+def run_of(document: Mapping[str, Any], folder: Path) -> Run:
+    """The ledger's row of a finished run.
+
+    Args:
+        document: What is, or will be, in its `result.json`.
+        folder: The run's folder.
+    """
+    recipe = document["recipe"]
     return Run(
-        name=recipe.name,
-        task=recipe.task,
-        recipe_hash=findings.materials.recipe_hash,
-        seed=recipe.seed,
-        folder=folder.path.resolve(),
-        law=findings.law_columns,
-        scores=findings.scores(),
-        provenance=provenance,
+        name=recipe["name"],
+        task=recipe["resolved"]["task"],
+        recipe_hash=recipe["sha256"],
+        seed=recipe["resolved"]["seed"],
+        folder=folder.resolve(),
+        law=LawColumns(**document["law"]),
+        scores={name: Estimate(**score) for name, score in document["scores"].items()},
+        provenance=document["provenance"],
     )

@@ -17,6 +17,7 @@ from tutelage.runs.speech.materials import SpeechMaterials, gather_speech
 from tutelage.runs.speech.recipe import SpeechRecipe
 from tutelage.runs.text.materials import TextMaterials, gather_text
 from tutelage.runs.text.recipe import TextRecipe
+from tutelage.training.trackers import require_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,6 +43,7 @@ def gather_materials(
         InputError: Faults of the data or of a model folder, all of one input together.
         TutelageError: A model could not be fetched.
     """
+    require_trackers(recipe.training.trackers)
     if isinstance(recipe, TextRecipe):
         return gather_text(recipe, talk=talk, require_weights=require_weights)
     if isinstance(recipe, SpeechRecipe):

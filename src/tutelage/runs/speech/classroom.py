@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from tutelage.evaluation.bootstrap import Resampling
 from tutelage.models.load import SpeechModel
@@ -30,6 +31,7 @@ from tutelage.runs.speech.materials import SpeechMaterials
 from tutelage.runs.speech.recipe import SpeechRecipe
 from tutelage.runs.speech.sensitivity import choose_decoder_layers
 from tutelage.runs.speech.teachers import Hearing, SideBySide, encoders_of, hear
+from tutelage.runs.teacher_folders import merged_before
 from tutelage.students.export import AdapterBase, ExportedStudent, export_student, merged_model, save_adapter
 from tutelage.students.layer_map import describe
 from tutelage.students.lora import expected_modules
@@ -40,6 +42,8 @@ from tutelage.tasks.speech.features import FrozenEncoder
 from tutelage.tasks.speech.forward import decode
 from tutelage.tasks.speech.generate import from_audio, from_outputs
 from tutelage.tasks.speech.labels import LabelCodec, require_language
+from tutelage.tasks.speech.live import ClipFeatures, CurrentOutputs
+from tutelage.tasks.speech.manifest import Utterance
 from tutelage.teachers.committee import Committee
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.prefix_cache import EncoderOutputs, PrefixCache
@@ -161,16 +165,24 @@ class SpeechClassroom:
         """The student on the dev split: "loss" (nats per token) or "wer" (greedy, new tokens capped by duration)."""
         if self.dev is None or self.materials.dev is None:
             raise ValueError("the recipe names no data.dev")
-        bench = dataclasses.replace(self._bench(), utterances=self.materials.dev.utterances, progress=no_progress)
-        if metric == "loss":
-            return measure_loss(self.assembly.student.model, bench.utterances, self.dev, bench)
-        return judge("student", self.assembly.student, from_outputs(self.outputs), bench).score.metrics()[metric]
+        student, clips, dev = self.assembly.student, self.materials.dev.utterances, self.dev
+        bench = dataclasses.replace(self._bench(), utterances=clips, progress=no_progress)
+        own = self._own_outputs(clips)
+        if metric != "loss":
+            return judge("student", student, from_outputs(own), bench).score.metrics()[metric]
+        if own is not self.outputs:
+            dev = SpeechExamples(clips, own, self.codec, student.model.config.max_target_positions)
+        return measure_loss(student.model, clips, dev, bench)
+
+    def judge_trained(self, name: str, untrained: Sequence[Verdict]) -> Verdict:
+        """The student's row after training, beside its teacher's of before."""
+        return self._judge_student(name, untrained[-2])
 
     def conclude(self, folder: RunFolder, course: Course[SpeechBatch]) -> SpeechFindings:
         """Judge, count, export, time."""
         bench, steps = self._bench(), course.trained.steps
         taught = "distilled" if self.teacher is not None else "trained"
-        trained_student = self._judge_student(f"student, {taught}", course.untrained[-2])
+        trained_student = course.verdict or self.judge_trained(f"student, {taught}", course.untrained)
         lengths = self._lengths_seen(course.trained.steps)
         return SpeechFindings(
             materials=self.materials,
@@ -200,10 +212,17 @@ class SpeechClassroom:
     def _judge_student(self, name: str, teacher: Verdict) -> Verdict:
         """The student by its own encoder's outputs alone."""
         clips, positions = self.materials.held_out.utterances, self.assembly.outline.student.model.config
-        alone = self.held_out
-        if self.held_out.encoder_outputs is not self.outputs:
-            alone = SpeechExamples(clips, self.outputs, self.codec, positions.max_target_positions)
-        return judge(name, self.assembly.student, from_outputs(self.outputs), self._bench(), examples=alone, teacher=teacher)
+        alone, own = self.held_out, self._own_outputs(clips)
+        if self.held_out.encoder_outputs is not own:
+            alone = SpeechExamples(clips, own, self.codec, positions.max_target_positions)
+        return judge(name, self.assembly.student, from_outputs(own), self._bench(), examples=alone, teacher=teacher)
+
+    def _own_outputs(self, clips: Sequence[Utterance]) -> Mapping[str, Tensor]:
+        """What the student's encoder says of clips: made once, or by the encoder as it is now where it is trained."""
+        if not self.assembly.outline.trains_encoder:
+            return self.outputs
+        student = self.assembly.student
+        return CurrentOutputs(clips, FrozenEncoder(student.model, student.processor.feature_extractor))
 
     def _bench(self) -> Bench:
         settings = self.recipe.evaluation
@@ -217,7 +236,7 @@ class SpeechClassroom:
         )
 
     def _sampler(self) -> EpochSampler:
-        return EpochSampler(len(self.train), self.recipe.training.batch_size, self.recipe.seed)
+        return EpochSampler(len(self.train), self.recipe.training.batch_size, self.recipe.order_seed)
 
     def _lengths_seen(self, steps: int) -> list[int]:
         """Text tokens, end-of-text among them, of every clip in these steps, by drawing the batches again."""
@@ -246,7 +265,11 @@ class SpeechClassroom:
             self.assembly.peft_model,
             folder.adapter,
             AdapterBase(
-                source.reference, source.revision, outline.student.origins, outline.student.speech.window_seconds
+                source.reference,
+                source.revision,
+                outline.student.origins,
+                outline.student.speech.window_seconds,
+                merged_before(self.materials.teachers, self.materials.student),
             ),
         )
         return export_student(
@@ -262,6 +285,7 @@ class SpeechClassroom:
         # The trained decoder under the teacher's window, so that all four corners write about as much text.
         deep_window = shrink_speech_model(outline.source or outline.stock, outline.student.origins, None)
         deep_window.model.model.decoder.load_state_dict(plain.model.decoder.state_dict())
+        deep_window.model.model.encoder.layers.load_state_dict(plain.model.encoder.layers.state_dict())
         student = dataclasses.replace(outline.student.speech, model=plain)
         lead = outline.teachers[0].name
         stock, teacher = (self.hearing.alone(lead, speech) for speech in (outline.stock, outline.teacher))
@@ -289,22 +313,38 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
     hearing = hear(outline.teachers, student.speech, committee=recipe.teacher.is_committee)
     for line in hearing.differences():
         attempt.talk(line)
+    outputs = _encode(materials, student.speech, attempt)  # before adapters change what the encoder is
     assembly = assemble(recipe, outline)
     teacher = None
     if assembly.objective.needs_teacher:
         teacher = hearing.teach(recipe.teacher, assembly.objective)
-    outputs = _encode(materials, student.speech, attempt)
     others = [_encode(materials, one.cut, attempt) for one in encoders_of(outline.teachers).values()]
     heard = SideBySide([outputs, *others]) if others else outputs
     everyone = (student.speech, *(one.cut for one in outline.teachers))
     positions = min(speech.model.config.max_target_positions for speech in everyone)
+    listened = (student.processor.feature_extractor, student.speech.window_seconds)
     train, held_out = (
-        SpeechExamples(manifest.utterances, heard, codec, positions)
-        for manifest in (materials.train, materials.held_out)
+        SpeechExamples(
+            clips, heard, codec, positions, ClipFeatures(clips, *listened) if outline.trains_encoder else None
+        )
+        for clips in (materials.train.utterances, materials.held_out.utterances)
     )
-    lesson = _lesson(assembly, teacher)
+    clips = () if materials.dev is None else materials.dev.utterances
+    dev = SpeechExamples(clips, outputs, codec, positions) if clips else None
+    lesson = make_lesson(assembly, teacher)
     return SpeechClassroom(
-        materials, assembly, accelerator, codec, train, held_out, outputs, hearing, teacher, lesson, attempt.progress
+        materials,
+        assembly,
+        accelerator,
+        codec,
+        train,
+        held_out,
+        outputs,
+        hearing,
+        teacher,
+        lesson,
+        attempt.progress,
+        dev,
     )
 
 
@@ -317,14 +357,15 @@ def _encode(materials: SpeechMaterials, speech: SpeechModel, attempt: Attempt) -
     return outputs
 
 
-def _lesson(
+def make_lesson(
     assembly: Assembly, teacher: LiveTeacher[SpeechBatch] | Committee[SpeechBatch] | None
 ) -> Lesson[SpeechBatch]:
+    """The student as it is trained, and its teacher's signal."""
     layers, width = assembly.objective.student_layers, int(assembly.outline.student.model.config.d_model)
 
     def student_forward(batch: SpeechBatch) -> Signal:
         own = dataclasses.replace(batch, encoder_BSH=batch.encoder_BSH[..., :width])  # teachers' encoders come behind
-        return decode(assembly.peft_model, own, layers)
+        return decode(assembly.peft_model, own, layers, listen=assembly.outline.trains_encoder)
 
     return Lesson(
         assembly.peft_model,

@@ -23,6 +23,7 @@ from tutelage.records.estimate import Estimate
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.classroom import Course
 from tutelage.runs.folder import RunFolder
+from tutelage.runs.teacher_folders import merged_before
 from tutelage.runs.text.assembly import TextAssembly, assemble, load_outline
 from tutelage.runs.text.caching import open_cached_teacher
 from tutelage.runs.text.corpus import TokenSet, tokenise
@@ -140,12 +141,16 @@ class TextClassroom:
         bench = dataclasses.replace(self._bench(), examples=self.dev.examples, progress=no_progress)
         return group_interval(judge("student", self.assembly.model, bench).by_group("nats_per_token"), bench.resampling)
 
+    def judge_trained(self, name: str, untrained: Sequence[TextVerdict]) -> TextVerdict:
+        """The student's row after training, beside its teacher's of before."""
+        row = untrained[0] if self.assembly.outline.teacher is not None else None
+        return judge(name, self.assembly.model, self._bench(), row)
+
     def conclude(self, folder: RunFolder, course: Course[TextBatch]) -> TextFindings:
         """Judge, count, export, let every model write."""
         outline = self.assembly.outline
         taught = "distilled" if self.teacher is not None else "trained"
-        row = course.untrained[0] if outline.teacher is not None else None
-        student = course.verdict or judge(f"student, {taught}", self.assembly.model, self._bench(), row)
+        student = course.verdict or self.judge_trained(f"student, {taught}", course.untrained)
         trained = course.trained
         seen, kept = self._rows_seen(trained.steps), self._rows_seen(trained.kept_step or trained.steps)
         rows = self.train.examples.packed.rows
@@ -236,7 +241,8 @@ class TextClassroom:
         outline, source = self.assembly.outline, self.materials.student or self.materials.teacher
         folder.clear_exports()
         if outline.budget is not None and source is not None:
-            base = TextAdapterBase(source.reference, source.revision, outline.origins or ())
+            merged = merged_before(self.materials.teachers, self.materials.student)
+            base = TextAdapterBase(source.reference, source.revision, outline.origins or (), merged)
             save_adapter(self.assembly.model, folder.adapter, base)
         return export_text_student(self.assembly.model, self.codec.tokenizer, folder.student, self.materials.template)
 
@@ -277,10 +283,10 @@ def open_text_classroom(materials: TextMaterials, accelerator: Accelerator, atte
         attempt.talk(outline.choice.describe())
     classes = share_classes(outline.teachers, outline.student, committee=_is_committee(recipe))
     positions = min(text.positions for text in (*outline.teachers.values(), outline.student))
-    train, held_out = (
-        tokenise(corpus, name, codec, recipe.data, positions, attempt.talk)
-        for name, corpus in (("train", materials.train), ("held_out", materials.held_out))
-    )
+    named = {"train": materials.train, "held_out": materials.held_out}
+    named |= {} if materials.dev is None else {"dev": materials.dev}
+    sets = {name: tokenise(corpus, name, codec, recipe.data, positions, attempt.talk) for name, corpus in named.items()}
+    train, held_out, dev = sets["train"], sets["held_out"], sets.get("dev")
     if outline.pairs and outline.teacher is not None:
         attempt.talk(describe(outline.pairs, outline.student.blocks, outline.teacher.blocks))
     for line in (outline.describe(), *classes.differences()):
@@ -294,7 +300,18 @@ def open_text_classroom(materials: TextMaterials, accelerator: Accelerator, atte
             cached = open_cached_teacher(materials, train, outline.teacher, assembly.objective, attempt)
     lesson = make_lesson(assembly, cached or teacher)
     return TextClassroom(
-        materials, assembly, accelerator, codec, train, held_out, classes, teacher, lesson, attempt.progress, cached
+        materials,
+        assembly,
+        accelerator,
+        codec,
+        train,
+        held_out,
+        classes,
+        teacher,
+        lesson,
+        attempt.progress,
+        cached,
+        dev,
     )
 
 
@@ -308,7 +325,7 @@ def _spread(total: int, wanted: int) -> list[int]:
     return [total - 1] if count == 1 else [place * (total - 1) // (count - 1) for place in range(count)]
 
 
-def _lesson(
+def make_lesson(
     assembly: TextAssembly, teacher: LiveTeacher[TextBatch] | Committee[TextBatch] | CachedTeacher | None
 ) -> Lesson[TextBatch]:
     layers = assembly.objective.student_layers
