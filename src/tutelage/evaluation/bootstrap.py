@@ -184,6 +184,8 @@ def group_interval(sums: GroupSums, resampling: Resampling, signed: bool = False
 
 def group_intervals(many: Sequence[GroupSums], resampling: Resampling, signed: bool = False) -> list[Estimate]:
     """`group_interval` of several sums over the same groups, which share their draws."""
+    if not many:
+        return []
     count = many[0].groups
     if count < 2:
         return [Estimate(sums.ratio, method="point: one group has no interval") for sums in many]
