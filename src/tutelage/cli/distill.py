@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tutelage.cli.options import add_options
+from tutelage.cli.ranks import launcher, rank
 
 if TYPE_CHECKING:
     from tutelage.runs.attempt import Attempt
@@ -52,6 +53,7 @@ def prepare_attempt(recipe: Recipe, arguments: argparse.Namespace, out: Path, wo
     from tutelage.runs.attempt import Attempt
     from tutelage.runs.folder import check_folder
 
+    quiet = arguments.quiet or rank() > 0
     check_folder(out, resume=arguments.resume, force=arguments.force)
     ledger = ledger_path(arguments.ledger)
     Ledger(ledger).check_writable()
@@ -65,16 +67,16 @@ def prepare_attempt(recipe: Recipe, arguments: argparse.Namespace, out: Path, wo
         resume=arguments.resume,
         device=arguments.device or "auto",
         ledger=ledger,
-        progress=progress(arguments.quiet),
-        talk=talk(arguments.quiet),
-        resume_command=shlex.join([_program(), *words, *again, "--out", str(out), "--resume"]),
+        progress=progress(quiet),
+        talk=talk(quiet),
+        resume_command=shlex.join([*launcher(), _program(), *words, *again, "--out", str(out), "--resume"]),
     )
 
 
 def _program() -> str:
     """The command as it was called, which may not be on the search path (`make demo` calls .venv/bin/tutelage)."""
     called = sys.argv[0]
-    return called if Path(called).name == "tutelage" else "tutelage"
+    return called if Path(called).name == "tutelage" and not launcher() else "tutelage"
 
 
 def gather_for(recipe: Recipe, attempt: Attempt) -> Materials:
@@ -105,6 +107,8 @@ def print_result(path: Path, arguments: argparse.Namespace) -> int:
     """The result document, or its tables and, last, its path."""
     import json
 
+    if rank() > 0:
+        return 0
     document = json.loads(path.read_text(encoding="utf-8"))
     if arguments.json:
         print(json.dumps(document, indent=2, ensure_ascii=False))

@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from tutelage.cli.ranks import rank
 from tutelage.errors import InterruptedRunError, TutelageError
 
 _NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)\S*", re.IGNORECASE)
@@ -27,6 +28,7 @@ VERBS: dict[str, str] = {
     "distill": "train a student as a recipe says",
     "evaluate": "score models on a manifest, with intervals",
     "export": "write a run's student for other programs",
+    "study": "do many runs side by side, on one machine or many",
     "demo": "distil a real speech model and prove it",
     "report": "show a law or a plan as one HTML file",
     "runs": "list the runs that the ledger holds",
@@ -72,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TutelageError as error:
         if arguments.debug:
             raise
-        print(_lines(error), file=sys.stderr)
+        if rank() == 0 or not isinstance(error, InterruptedRunError):
+            print(_lines(error), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         if arguments.debug:
@@ -107,7 +110,8 @@ def join_negative_numbers(words: Sequence[str]) -> list[str]:
 
 
 def _lines(error: TutelageError) -> str:
-    return "\n".join(f"error: {line}" for line in str(error).splitlines())
+    start = f"error (process {rank()})" if rank() else "error"
+    return "\n".join(f"{start}: {line}" for line in str(error).splitlines())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The order: materials -> classroom -> preflight -> training -> judging -> export -> result. Covers the order and what is
 kept, for every task. Does not cover how any of it is done (`speech`, `text`, and the packages below), counting without
-running (`tasks.forecast`), or what the demo adds (`demo`).
+running (`tasks.forecast`), or what the demo adds (`demo`). In several processes all of them check and train; the main
+one alone makes the folder, judges, exports and writes, while the others wait.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from tutelage.errors import InterruptedRunError
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.classroom import Classroom, Course
+from tutelage.runs.cohort.learn import learn_cohort
 from tutelage.runs.folder import RunFolder, make_folder
 from tutelage.runs.materials import Materials
 from tutelage.runs.result import Findings, keep_result
@@ -45,9 +47,13 @@ def distil(materials: Materials, attempt: Attempt, add: Callable[[Any], None] | 
             findings = _learn(open_classroom(materials, accelerator, attempt), attempt)
         except KeyboardInterrupt:
             raise InterruptedRunError(_how_to_go_on(attempt)) from None
-    if add is not None:
-        add(findings)
-    return keep_result(findings, RunFolder(attempt.out), attempt.ledger)
+    folder = RunFolder(attempt.out)
+    if findings is not None:
+        if add is not None:
+            add(findings)
+        keep_result(findings, folder, attempt.ledger)
+    accelerator.wait_for_everyone()
+    return folder.result
 
 
 def _how_to_go_on(attempt: Attempt) -> str:
@@ -56,15 +62,20 @@ def _how_to_go_on(attempt: Attempt) -> str:
     return "Stopped before training; encoder outputs that were computed are kept. Give the same command again."
 
 
-def _learn(room: Classroom[Any], attempt: Attempt) -> Findings:
-    """Check, train, judge, export."""
+def _learn(room: Classroom[Any], attempt: Attempt) -> Findings | None:
+    """Check, train, judge, export; None in a process that is not the main one."""
+    if room.materials.recipe.is_cohort:
+        return learn_cohort(room, attempt)
     rehearsal = room.rehearse()
     attempt.talk(f"preflight: {len(rehearsal.checks)} checks passed")
     folder = RunFolder(attempt.out)
-    if not attempt.resume:  # only now: what preflight refuses leaves nothing behind
+    main = room.accelerator.is_main_process
+    if main and not attempt.resume:  # only now: what preflight refuses leaves nothing behind
         make_folder(attempt.out, room.materials.identity, room.materials.recipe.seed, attempt.recipe_yaml)
-    untrained = room.judge_untrained()
-    return room.conclude(folder, Course(rehearsal, untrained, _train(room, folder, attempt)))
+    room.accelerator.wait_for_everyone()
+    untrained = room.judge_untrained() if main else ()
+    trained = _train(room, folder, attempt)
+    return room.conclude(folder, Course(rehearsal, untrained, trained)) if main else None
 
 
 def _train(room: Classroom[Any], folder: RunFolder, attempt: Attempt) -> Trained:

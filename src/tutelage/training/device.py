@@ -9,10 +9,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
 from tutelage.errors import InputError
@@ -22,6 +23,9 @@ from tutelage.training.optimisation import Optimisation
 Precision = Literal["no", "bf16"]
 NUMERIC_PACKAGES = ("tutelage", "torch", "numpy", "transformers", "peft", "accelerate")
 """Packages whose version can change a number of a training."""
+
+WAIT = timedelta(hours=24)
+"""How long processes wait for each other; the others wait while the main one judges models on held-out data."""
 
 
 def open_accelerator(device: str = "auto", precision: Precision = "no") -> Accelerator:
@@ -41,7 +45,8 @@ def open_accelerator(device: str = "auto", precision: Precision = "no") -> Accel
         raise InputError(f"The device is {device}, but torch {torch.__version__} sees none here. Use --device cpu.")
     on_cpu = device == "cpu" or not any(present.values())
     require_precision("cpu" if on_cpu else "gpu", precision)
-    return Accelerator(cpu=on_cpu, mixed_precision=precision)
+    waiting = InitProcessGroupKwargs(timeout=WAIT)
+    return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[waiting])
 
 
 def require_precision(device_type: str, precision: str) -> None:

@@ -313,12 +313,12 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
     hearing = hear(outline.teachers, student.speech, committee=recipe.teacher.is_committee)
     for line in hearing.differences():
         attempt.talk(line)
-    outputs = _encode(materials, student.speech, attempt)  # before adapters change what the encoder is
+    outputs = _encode(materials, student.speech, attempt, accelerator)  # before adapters change what the encoder is
     assembly = assemble(recipe, outline)
     teacher = None
     if assembly.objective.needs_teacher:
         teacher = hearing.teach(recipe.teacher, assembly.objective)
-    others = [_encode(materials, one.cut, attempt) for one in encoders_of(outline.teachers).values()]
+    others = [_encode(materials, one.cut, attempt, accelerator) for one in encoders_of(outline.teachers).values()]
     heard = SideBySide([outputs, *others]) if others else outputs
     everyone = (student.speech, *(one.cut for one in outline.teachers))
     positions = min(speech.model.config.max_target_positions for speech in everyone)
@@ -348,11 +348,14 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
     )
 
 
-def _encode(materials: SpeechMaterials, speech: SpeechModel, attempt: Attempt) -> EncoderOutputs:
+def _encode(
+    materials: SpeechMaterials, speech: SpeechModel, attempt: Attempt, accelerator: Accelerator
+) -> EncoderOutputs:
     encoder = FrozenEncoder(speech.model, speech.processor.feature_extractor)
     dev = () if materials.dev is None else materials.dev.utterances
     clips = (*materials.train.utterances, *materials.held_out.utterances, *dev)
-    outputs = PrefixCache(encoder, talk=attempt.talk).get_or_compute(clips, progress=attempt.progress)
+    with accelerator.local_main_process_first():  # the others find in the cache what it computed
+        outputs = PrefixCache(encoder, talk=attempt.talk).get_or_compute(clips, progress=attempt.progress)
     attempt.talk(f"encoder outputs: {outputs.use.hits} found in the cache, {outputs.use.misses} computed")
     return outputs
 
