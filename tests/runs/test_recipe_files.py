@@ -44,7 +44,7 @@ sede: 3
         "teacher.modl: unknown key; did you mean 'model'?",
         "sede: unknown key; did you mean 'seed'?",
         "objective.1.wieght: unknown key; did you mean 'weight'?",
-        "teacher.model: this key is required",
+        "teacher: Name a model (a folder or a hub name), or the members of a committee.",
         "student.decoder_layers: 'foo' should be",
         "student.window_seconds: nan is not a finite number",
         "training.learning_rate: inf is not a finite number",

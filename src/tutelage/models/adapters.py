@@ -61,6 +61,11 @@ def resolve_adapter(path: Path, model_layers: int | None = None) -> AdapterFolde
         )
     if (path / BASE).is_file() and model_layers is not None:
         base = _read(path / BASE)
+        if base.get("adapter") is not None:
+            faults.append(
+                f"The adapter in {path} fits a model that another adapter ({base['adapter']}) was merged into. Name "
+                "the merged model (RUN/student) as the teacher instead."
+            )
         kept = base.get("decoder_layers", base.get("layers")) or []
         if list(kept) != list(range(model_layers)):
             faults.append(

@@ -21,6 +21,30 @@ def shown(estimate: Mapping[str, Any] | None, scale: float, digits: int) -> str:
     return f"{value} [{scale * estimate['low']:.{digits}f}, {scale * estimate['high']:.{digits}f}]"
 
 
+def describe_teacher(teacher: Mapping[str, Any]) -> str:
+    """Who taught, from the resolved recipe: a model, with its adapter, or a committee with its space."""
+    members = teacher.get("members")
+    if not members:
+        return _with_adapter(teacher)
+    weights = "given" if all(one.get("weight") is not None for one in members) else teacher["weights"]
+    names = ", ".join(_with_adapter(one) for one in members)
+    return f"a committee ({teacher['space']}, {weights} weights) of {names}"
+
+
+def copied_from(teacher: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Whose copy a student without a beginning of its own is: the model, or the leading member's part."""
+    members = teacher.get("members") or [teacher]
+    leading: Mapping[str, Any] = next(
+        (one for one in members if one.get("name") == teacher.get("states_from")), members[0]
+    )
+    return leading
+
+
+def _with_adapter(one: Mapping[str, Any]) -> str:
+    adapter = one.get("adapter")
+    return f"`{one['model']}`" if adapter is None else f"`{one['model']}` with the adapter `{adapter}`"
+
+
 def describe_objective(terms: Sequence[Mapping[str, Any]]) -> str:
     """The weighted terms of a resolved recipe, with what is not at its default."""
     return ", ".join(_term(term) for term in terms)

@@ -78,6 +78,12 @@ def find_teachers(
     return tuple(found)
 
 
+def merged_before(folders: Sequence[TeacherFolder], student: ResolvedModel | None) -> str | None:
+    """The adapter that is part of what the student began as: the leading teacher's, where it is a copy of it."""
+    adapter = folders[0].adapter if folders and student is None else None
+    return None if adapter is None else str(adapter.path)
+
+
 def _find(member: MemberSettings, task: Task, talk: Talk, *, require_weights: bool) -> TeacherFolder:
     adapter = None if member.adapter is None else resolve_adapter(member.adapter)
     model = resolve_model(member.model, member.revision, talk=talk, task=task, require_weights=require_weights)

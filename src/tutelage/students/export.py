@@ -66,12 +66,14 @@ class AdapterBase:
         revision: Its commit, if it has one.
         decoder_layers: Indices from 0 of the layers that were kept.
         window_seconds: The student's audio window.
+        adapter: Folder of an adapter that was merged into the checkpoint before; None for the checkpoint as it is.
     """
 
     reference: str
     revision: str | None
     decoder_layers: tuple[int, ...]
     window_seconds: float
+    adapter: str | None = None
 
 
 def merged_model(model: Any) -> Any:
@@ -125,11 +127,13 @@ class TextAdapterBase:
         reference: The checkpoint that the student was cut out of, as the user named it.
         revision: Its commit, if it has one.
         layers: Indices from 0 of the blocks that were kept.
+        adapter: Folder of an adapter that was merged into the checkpoint before; None for the checkpoint as it is.
     """
 
     reference: str
     revision: str | None
     layers: tuple[int, ...]
+    adapter: str | None = None
 
 
 def export_text_student(model: Any, tokenizer: Any, out: Path, template: str | None = None) -> ExportedStudent:

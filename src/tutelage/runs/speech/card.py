@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.runs.card import describe_objective, shown
+from tutelage.runs.card import copied_from, describe_objective, describe_teacher, shown
 
 
 def write_card(document: Mapping[str, Any]) -> str:
@@ -17,19 +17,20 @@ def write_card(document: Mapping[str, Any]) -> str:
     language = data["language"] or "en"
     layers = ", ".join(str(layer) for layer in student["decoder_layers"])
     trained, normaliser = document["trainable"], document["systems"][-1]["normaliser"]
+    base = recipe["student"]["model"] or copied_from(recipe["teacher"])["model"]
     lines = [
         "---",
         f"language: {language}",
         "library_name: transformers",
         "pipeline_tag: automatic-speech-recognition",
-        f"base_model: {recipe['student']['model'] or recipe['teacher']['model']}",
+        f"base_model: {base}",
         "tags: [distillation, whisper, lora]",
         "---",
         f"# {document['recipe']['name']}",
         "",
         (
-            f"A student of `{recipe['teacher']['model']}`: decoder layers {layers} (counted from 0) of it, an audio "
-            f"window of {student['window_seconds']:g} s, trained by distillation through LoRA and merged. "
+            f"A student of {describe_teacher(recipe['teacher'])}: decoder layers {layers} (counted from 0) "
+            f"of `{base}`, an audio window of {student['window_seconds']:g} s, trained by distillation through LoRA and merged. "
             f"{student['params']:,} parameters, {student['bytes'] / 1e6:.0f} MB."
         ),
         "",

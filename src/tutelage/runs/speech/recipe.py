@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tutelage.records.hashing import sha256_json
 from tutelage.runs.recipe import Recipe
 from tutelage.students.design import Design
-from tutelage.teachers.settings import Teacher
+from tutelage.teachers.settings import Teacher, require_states
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class SpeechRecipe(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_dev(self.data.dev, ("loss", "wer"))
+        require_states(self.teacher, [term.kind for term in self.objective if term.compares_states])
 
     def identity(self, train_sha256: str, held_out_sha256: str, dev_sha256: str | None = None) -> dict[str, Any]:
         """What makes two runs the same but for their seed."""

@@ -15,26 +15,30 @@ from typing import Any
 from torch import nn
 
 from tutelage.errors import InputError
-from tutelage.models.causal import TextModel, load_text_model, load_tokenizer
+from tutelage.models.causal import TextModel, load_tokenizer
 from tutelage.objectives.logits import DeferredLogits, Head
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.signal import Signal
 from tutelage.planning.storage import TeacherCache
 from tutelage.records.document import Document
-from tutelage.records.hashing import sha256_file, sha256_json
+from tutelage.records.hashing import sha256_file
 from tutelage.runs.attempt import Attempt
+from tutelage.runs.teacher_folders import answer_sha256
 from tutelage.runs.text.assembly import load_meta_outline
 from tutelage.runs.text.corpus import TokenSet, tokenise
 from tutelage.runs.text.materials import TextMaterials
+from tutelage.runs.text.teachers import load_teachers
 from tutelage.tasks.text.batch import TextBatch
 from tutelage.tasks.text.codec import TextCodec
 from tutelage.tasks.text.forward import read
+from tutelage.teachers.committee import Committee, Member
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.target_cache.build import build_targets
 from tutelage.teachers.target_cache.cache import TargetCache
 from tutelage.teachers.target_cache.cached import CachedTeacher
 from tutelage.teachers.target_cache.contents import CacheIdentity, CacheSettings, SampleKey, hash_keys
 from tutelage.teachers.target_cache.rows import Answer
+from tutelage.teachers.translated import translated
 from tutelage.training.device import limit_threads, open_accelerator
 
 _HALF = 2  # bytes of a float16
@@ -106,6 +110,11 @@ def plan_text_cache(materials: TextMaterials, settings: CacheSettings, attempt: 
     codec = TextCodec(load_tokenizer(materials.tokenizer), materials.template)
     positions = min(outline.teacher.positions, outline.student.positions)
     train = tokenise(materials.train, "train", codec, recipe.data, positions, attempt.talk)
+    if settings.kind == "hidden" and recipe.teacher is not None and recipe.teacher.is_committee:
+        raise InputError(
+            "A committee has no final state of its own, so --kind hidden cannot keep its answers; use topk, systematic "
+            "or multinomial."
+        )
     layers = Objective(recipe.objective, outline.pairs).teacher_layers
     vocabulary = int(outline.teacher.model.config.vocab_size)
     if settings.kind == "topk" and settings.size > vocabulary:
@@ -122,17 +131,8 @@ def build_text_cache(plan: TextCachePlan, attempt: Attempt) -> Document:
         InterruptedRunError: Ctrl-C; finished shards stay.
     """
     materials, settings, keys = plan.materials, plan.settings, plan.keys
-    if materials.teacher is None:
-        raise InputError("The recipe names no teacher, so there is nothing to cache.")
     device = open_accelerator(attempt.device).device
-    text = load_text_model(materials.teacher.path, str(device))
-    head, last = _head(text), text.blocks
-
-    def final(model: nn.Module, batch: TextBatch, layers: Collection[int]) -> Signal:
-        states = read(model, batch, {*layers, last}).states
-        return Signal(DeferredLogits(states[last], head), {layer: states[layer] for layer in layers})
-
-    teacher = LiveTeacher(text.model, settings.layers, final if settings.kind == "hidden" else read)
+    teacher = _answering(materials, settings, str(device))
 
     def forward(places: Sequence[int]) -> Answer:
         batch = plan.train.examples.batch(places).to(device)
@@ -143,6 +143,37 @@ def build_text_cache(plan: TextCachePlan, attempt: Attempt) -> Document:
         built = build_targets(keys, forward, identity, settings, attempt.out, attempt.progress)
     found = {name: getattr(built, name) for name in ("bytes", "kept", "computed")}
     return plan.document("cache", attempt.out, built={**found, "damaged": list(built.damaged)})
+
+
+def _answering(
+    materials: TextMaterials, settings: CacheSettings, device: str
+) -> LiveTeacher[TextBatch] | Committee[TextBatch]:
+    """The teacher as its answers are kept: final states with their head, or logits; a committee's are its average's."""
+    who = materials.recipe.teacher
+    if who is None:
+        raise InputError("The recipe names no teacher, so there is nothing to cache.")
+    teachers = load_teachers(materials.teachers, who, device)
+    if who.is_committee:
+        members = {
+            name: Member(
+                LiveTeacher(
+                    text.model,
+                    settings.layers if name == who.states_from else (),
+                    translated(read, None, "input_ids_BT"),
+                ),
+                text.tokenizer.get_vocab(),
+            )
+            for name, text in teachers.items()
+        }
+        return Committee(members, who.space, who.shares, settings.layers, who.states_from)
+    text = next(iter(teachers.values()))
+    head, last = _head(text), text.blocks
+
+    def final(model: nn.Module, batch: TextBatch, layers: Collection[int]) -> Signal:
+        states = read(model, batch, {*layers, last}).states
+        return Signal(DeferredLogits(states[last], head), {layer: states[layer] for layer in layers})
+
+    return LiveTeacher(text.model, settings.layers, final if settings.kind == "hidden" else read)
 
 
 def open_cached_teacher(
@@ -180,9 +211,9 @@ def _keys(train: TokenSet) -> list[SampleKey]:
 
 
 def _identity(materials: TextMaterials, keys: Sequence[SampleKey]) -> CacheIdentity:
-    template = materials.recipe.data.chat_template
+    template, teacher = materials.recipe.data.chat_template, materials.recipe.teacher
     return CacheIdentity(
-        model="" if materials.teacher is None else sha256_json(dict(materials.teacher.sha256)),
+        model="" if teacher is None else answer_sha256(teacher, materials.teachers),
         tokenizer=materials.tokenizer_hash,
         data=hash_keys(keys),
         template=None if template is None else sha256_file(template),

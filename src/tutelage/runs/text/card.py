@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.runs.card import describe_objective, shown
+from tutelage.runs.card import describe_objective, describe_teacher, shown
 
 
 def write_card(document: Mapping[str, Any]) -> str:
@@ -17,7 +17,7 @@ def write_card(document: Mapping[str, Any]) -> str:
     held_out, trained = data["held_out"], document["trainable"]
     started = student["started_from"]
     base = [f"base_model: {started['reference']}"] if started else []
-    teacher = f" Its teacher was `{recipe['teacher']['model']}`." if _taught(recipe) else ""
+    teacher = f" Its teacher was {describe_teacher(recipe['teacher'])}." if _taught(recipe) else ""
     context = "documents apart" if held_out["isolated"] else "documents one after the other"
     lines = [
         "---",

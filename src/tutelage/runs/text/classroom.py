@@ -328,6 +328,7 @@ def _spread(total: int, wanted: int) -> list[int]:
 def make_lesson(
     assembly: TextAssembly, teacher: LiveTeacher[TextBatch] | Committee[TextBatch] | CachedTeacher | None
 ) -> Lesson[TextBatch]:
+    """The student as it is trained, and its teacher's signal."""
     layers = assembly.objective.student_layers
 
     def student_forward(batch: TextBatch) -> Signal:

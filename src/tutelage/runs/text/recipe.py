@@ -8,7 +8,7 @@ from typing import Literal
 
 from tutelage.runs.recipe import Recipe
 from tutelage.students.design import TextDesign
-from tutelage.teachers.settings import Teacher
+from tutelage.teachers.settings import Teacher, require_states
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class TextRecipe(Recipe):
         super().__post_init__()
         self._require_dev(self.data.dev, ("loss",))
         if self.teacher is not None:
+            require_states(self.teacher, [term.kind for term in self.objective if term.compares_states])
             return
         compared = [term.kind for term in self.objective if term.family != "likelihood"]
         if compared:
