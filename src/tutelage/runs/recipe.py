@@ -15,6 +15,7 @@ from typing import Any
 
 from tutelage.objectives.terms import Term
 from tutelage.records.document import jsonable
+from tutelage.runs.cohort.settings import MemberSettings, require_cohort
 from tutelage.training.optimisation import Optimisation
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -30,6 +31,10 @@ class Recipe:
         training: How.
         task: The kind of model.
         seed: Of every random draw.
+        data_seed: Of the order of the training samples; None is `seed`. With it a student can be trained alone on the
+            stream of a cohort.
+        students: How many students learn together on one backbone; None is one, or as many as there are `members`.
+        members: What tells them apart; those that are not listed differ by their seeds.
     """
 
     name: str
@@ -37,6 +42,9 @@ class Recipe:
     training: Optimisation
     task: str
     seed: int = 0
+    data_seed: int | None = None
+    students: int | None = None
+    members: tuple[MemberSettings, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -53,6 +61,18 @@ class Recipe:
             raise ValueError("Every term of the objective has weight 0, so nothing would be learned.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"The seed must be a whole number from 0 and below 2**32, not {self.seed!r}.")
+        if self.is_cohort:
+            require_cohort(self)
+
+    @property
+    def is_cohort(self) -> bool:
+        """Whether several students learn together (or one, as a member)."""
+        return self.students is not None or bool(self.members)
+
+    @property
+    def order_seed(self) -> int:
+        """Of the order of the training samples."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     @property
     def aligns(self) -> bool:
@@ -82,6 +102,9 @@ class Recipe:
             plain[part] = {**(plain[part] or {}), **hashes}
         if plain["data"].get("dev") is None:
             plain["data"].pop("dev", None)  # as before there were dev splits: runs without one stay comparable
+        for name, unset in (("data_seed", None), ("students", None), ("members", [])):
+            if plain[name] == unset:
+                del plain[name]
         return plain
 
     def _require_dev(self, dev: Path | None, metrics: Sequence[str]) -> None:

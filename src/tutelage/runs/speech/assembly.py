@@ -23,9 +23,11 @@ from tutelage.runs.speech.teachers import (
     cut_teacher,
     load_teacher,
     load_teachers,
+    part_encoders,
     tell_encoders,
 )
 from tutelage.students.budget import Budget, BudgetReport, choose_rank
+from tutelage.students.cohort import share_weights
 from tutelage.students.layer_map import map_layers
 from tutelage.students.lora import adapter_trainables, add_lora, module_ranks
 from tutelage.students.projection import count_projector_params, make_projectors
@@ -60,6 +62,11 @@ class Outline:
     teachers: tuple[SpeechTeacher, ...] = ()
     source: SpeechModel | None = None
     choice: LayerChoice | None = None
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether the student's encoder has adapters, so that its outputs change while it learns."""
+        return any(name.startswith("model.encoder.") for name in self.adapted)
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,8 @@ def load_outline(
     if choose is not None and materials.recipe.student.keep == "sensitivity":
         choice = choose(source)
     outline = outline_models(materials.recipe, stocks, source, choice, copied=copied)
-    return replace(outline, teachers=tell_encoders(outline.teachers, outline.student.model))
+    teachers = tell_encoders(outline.teachers, outline.student.model)
+    return replace(outline, teachers=part_encoders(teachers) if outline.trains_encoder else teachers)
 
 
 def load_meta_outline(materials: SpeechMaterials) -> Outline:
@@ -128,7 +136,7 @@ def load_meta_outline(materials: SpeechMaterials) -> Outline:
         replace(teacher, encoder=None if one.model.sha256 == own else one.sha256)
         for teacher, one in zip(outline.teachers, folders, strict=True)
     )
-    return replace(outline, teachers=teachers)
+    return replace(outline, teachers=part_encoders(teachers) if outline.trains_encoder else teachers)
 
 
 def outline_models(
@@ -157,6 +165,27 @@ def outline_models(
     layers = design.decoder_layers if choice is None else choice.layers
     student = shrink_speech_model(source, layers, design.window_seconds, design.keep)
     teachers = tuple(cut_teacher(name, one, student.speech.window_seconds) for name, one in stocks.items())
+    largest = max(count_params(one.model) for one in stocks.values())
+    trained = count_trained(recipe, student, stock, largest, copied=copied)
+    return Outline(stock, teachers[0].cut, student, *trained, teachers, source, choice)
+
+
+def count_trained(
+    recipe: SpeechRecipe, student: ShrunkModel, stock: SpeechModel, largest: int, *, copied: bool
+) -> tuple[tuple[LayerPair, ...], BudgetReport, Mapping[str, int], float]:
+    """The layer map, the budget, the adapters' ranks and their FLOPs in a pass, of a student that is cut.
+
+    Args:
+        recipe: The recipe.
+        student: Cut, without adapters.
+        stock: The teacher that layers are mapped to.
+        largest: Parameters of the largest teacher, which the budget is a share of.
+        copied: As in `outline_models`.
+
+    Raises:
+        InputError: Layers, targets or the budget do not fit.
+    """
+    design = recipe.student
     pairs: tuple[LayerPair, ...] = ()
     if recipe.aligns:
         pairs = map_layers(
@@ -168,18 +197,20 @@ def outline_models(
     widths = (student.model.config.d_model, stock.model.config.d_model)
     projectors = len(pairs) * count_projector_params(design.projector, *widths) if recipe.projects else 0
     trainables = adapter_trainables(student.model, design.lora, projectors)
-    largest = max(count_params(one.model) for one in stocks.values())
-    budget = Budget(largest, design.budget_share, design.allow_over_budget)
-    report = choose_rank(budget, trainables, design.lora.rank)
+    report = choose_rank(Budget(largest, design.budget_share, design.allow_over_budget), trainables, design.lora.rank)
     ranks = module_ranks(student.model, design.lora, report.rank)
     per_pass = dora_pass_flops(student.model, ranks) if design.lora.use_dora else 0.0
-    return Outline(stock, teachers[0].cut, student, pairs, report, ranks, per_pass, teachers, source, choice)
+    return pairs, report, ranks, per_pass
 
 
 def assemble(recipe: SpeechRecipe, outline: Outline) -> Assembly:
-    """Add adapters and projectors, drawn from the recipe's seed."""
+    """Add adapters and projectors, drawn from the recipe's seed.
+
+    The outline of a cohort stays without adapters, since every member wraps a copy that shares its weights.
+    """
     design = recipe.student
-    peft_model = add_lora(outline.student.model, design.lora, outline.budget.rank, recipe.seed)
+    base = share_weights(outline.student.model) if recipe.is_cohort else outline.student.model
+    peft_model = add_lora(base, design.lora, outline.budget.rank, recipe.seed)
     config = outline.student.model.config
     projected = outline.pairs if recipe.projects else ()
     projectors = make_projectors(

@@ -41,7 +41,7 @@ def choose_decoder_layers(materials: SpeechMaterials, source: SpeechModel, attem
     require_language(source.model.generation_config, data.language)
     speech = shrink_speech_model(source, None, design.window_seconds).speech
     clips = materials.train.utterances
-    sampler = EpochSampler(len(clips), recipe.training.batch_size, recipe.seed)
+    sampler = EpochSampler(len(clips), recipe.training.batch_size, recipe.order_seed)
     drawn = [sampler.next_batch() for _ in range(design.sensitivity_batches)]
     heard = sorted({index for batch in drawn for index in batch})
     place = {index: position for position, index in enumerate(heard)}

@@ -178,24 +178,41 @@ def outline_models(
         student, origins = cut.text, cut.origins
     elif design.config is None:
         origins = tuple(range(student.blocks))
+    largest = max(count_params(one.model) for one in (*teachers.values(), *([] if teachers else [beginning])))
+    trained = count_trained(recipe, student, teacher, origins if source is None else None, largest)
+    return TextOutline(teacher, student, origins, *trained, choice, teachers)
+
+
+def count_trained(
+    recipe: TextRecipe, student: TextModel, teacher: TextModel | None, origins: tuple[int, ...] | None, largest: int
+) -> tuple[tuple[LayerPair, ...], int, BudgetReport | None, Mapping[str, int], float]:
+    """The layer map, projectors, the budget, the adapters' ranks and their FLOPs in a pass, of a student that is cut.
+
+    Args:
+        recipe: The recipe.
+        student: Cut, without adapters.
+        teacher: The teacher that layers are mapped to, or None.
+        origins: For each block of the student the teacher's block that it was copied from; None where it was not.
+        largest: Parameters that the budget is a share of.
+
+    Raises:
+        InputError: Layers, targets or the budget do not fit.
+    """
+    design = recipe.student
     pairs: tuple[LayerPair, ...] = ()
     projector_params = 0
     if recipe.aligns and teacher is not None:
-        from_teacher = origins if source is None else None
-        pairs = map_layers(design.layer_map, student.blocks, teacher.blocks, from_teacher)
+        pairs = map_layers(design.layer_map, student.blocks, teacher.blocks, origins)
         if recipe.projects:
             projector_params = len(pairs) * count_projector_params(design.projector, student.width, teacher.width)
-    budget = None
-    adapted: dict[str, int] = {}
-    per_pass = 0.0
-    if design.lora is not None:
-        trainables = adapter_trainables(student.model, design.lora, projector_params)
-        largest = max(count_params(one.model) for one in (*teachers.values(), *([] if teachers else [beginning])))
-        limit = Budget(largest, design.budget_share, design.allow_over_budget)
-        budget = choose_rank(limit, trainables, design.lora.rank)
-        adapted = module_ranks(student.model, design.lora, budget.rank)
-        per_pass = dora_pass_flops(student.model, adapted) if design.lora.use_dora else 0.0
-    return TextOutline(teacher, student, origins, pairs, projector_params, budget, adapted, per_pass, choice, teachers)
+    if design.lora is None:
+        return pairs, projector_params, None, {}, 0.0
+    trainables = adapter_trainables(student.model, design.lora, projector_params)
+    limit = Budget(largest, design.budget_share, design.allow_over_budget)
+    budget = choose_rank(limit, trainables, design.lora.rank)
+    adapted = module_ranks(student.model, design.lora, budget.rank)
+    per_pass = dora_pass_flops(student.model, adapted) if design.lora.use_dora else 0.0
+    return pairs, projector_params, budget, adapted, per_pass
 
 
 def assemble(recipe: TextRecipe, outline: TextOutline) -> TextAssembly:

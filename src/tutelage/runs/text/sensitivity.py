@@ -30,7 +30,7 @@ def choose_blocks(recipe: TextRecipe, model: Any, examples: TextExamples) -> Lay
     design = recipe.student
     if not isinstance(design.layers, int):
         raise ValueError("a recipe that chooses layers by sensitivity says how many")
-    sampler = EpochSampler(len(examples), recipe.training.batch_size, recipe.seed)
+    sampler = EpochSampler(len(examples), recipe.training.batch_size, recipe.order_seed)
     batches = [examples.batch(sampler.next_batch()).to(model.device) for _ in range(design.sensitivity_batches)]
     return choose_by_sensitivity(model, design.layers, batches, _loss)
 

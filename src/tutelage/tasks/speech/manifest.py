@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,9 @@ DURATION_TOLERANCE = 0.1
 MOST_FAULTS = 20
 """Faults written out; the rest are counted."""
 
+_OWN = ("id", "audio", "audio_filepath", "text", "duration", "group")
+"""Columns with a meaning here; what others hold is kept as it is."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell them, UTF-8 and tokenizers cannot
 
 
@@ -41,6 +44,7 @@ class Utterance:
         text: The transcript as written, surrounding space removed.
         duration: Seconds, as the file has them (the manifest's figure is only checked).
         group: What must stay on one side of a split and is resampled together; never None after `read_manifest`.
+        columns: Further columns of its row that hold a text, such as a speaker.
     """
 
     id: str
@@ -48,6 +52,7 @@ class Utterance:
     text: str
     duration: float
     group: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class Manifest:
     Args:
         utterances: In the order of the file.
         dropped: Rows left out, in the order of the file.
-        sha256: Hash of what was kept: ids, transcripts, groups and the bytes of the audio files, in order. The same
-            on every machine; where the files lie does not matter.
+        sha256: Hash of what was kept: ids, transcripts, groups, further columns and the bytes of the audio files, in
+            order. The same on every machine; where the files lie does not matter.
     """
 
     utterances: tuple[Utterance, ...]
@@ -198,6 +203,7 @@ def _check_row(
         text=str(value["text"]).strip(),
         duration=float(value["duration"]),
         group=value.get("group"),
+        columns={name: text for name, text in value.items() if name not in _OWN and isinstance(text, str)},
     )
     if not (normalise(utterance.text) if normalise else utterance.text).strip():
         faults.append(f"no words are left of the text {utterance.text!r} after normalisation.")
@@ -284,7 +290,12 @@ def _with_groups(rows: list[_Row]) -> tuple[Utterance, ...]:
 
 
 def _hash_of(utterances: tuple[Utterance, ...], rows: list[_Row]) -> str:
-    return sha256_json([[u.id, u.text, u.group, row.sha256] for u, row in zip(utterances, rows, strict=True)])
+    return sha256_json(
+        [
+            [u.id, u.text, u.group, row.sha256, *([dict(u.columns)] if u.columns else [])]
+            for u, row in zip(utterances, rows, strict=True)
+        ]
+    )
 
 
 def _nothing_left(path: Path, dropped: list[Dropped]) -> str:

@@ -1,0 +1,62 @@
+"""What a cohort needs of a task: its classrooms' members, as one table of functions a task.
+
+Does not cover what the functions do (`speech.members`, `text.members`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.runs.speech import members as speech
+from tutelage.runs.text import members as text
+
+
+@dataclass(frozen=True)
+class CohortTask:
+    """A task's part of a cohort; a room is that task's classroom.
+
+    Args:
+        enrol: (room, recipe) to a member's room.
+        teach: (rooms, objective) to the signal that serves all.
+        columns: (room) to what each training sample can be selected by.
+        join: (rooms by name) to a room whose student is their average.
+        save: (room, folder) writes a member's adapter.
+        cost: (room, tokens) to the FLOPs of a member's training.
+        lines: (verdict) to JSON lines.
+        outputs_name: The file that the lines go into.
+    """
+
+    enrol: Callable[[Any, Any], Any]
+    teach: Callable[..., Any]
+    columns: Callable[[Any], Any]
+    join: Callable[[Any], Any]
+    save: Callable[..., None]
+    cost: Callable[[Any, float], Any]
+    lines: Callable[[Any], list[dict[str, Any]]]
+    outputs_name: str
+
+
+TASKS = {
+    "speech": CohortTask(
+        speech.enrol_speech,
+        speech.teach_speech,
+        speech.speech_columns,
+        speech.join_speech,
+        speech.save_speech_member,
+        speech.cost_of_speech,
+        speech.speech_lines,
+        "transcripts.jsonl",
+    ),
+    "text": CohortTask(
+        text.enrol_text,
+        text.teach_text,
+        text.text_columns,
+        text.join_text,
+        text.save_text_member,
+        text.cost_of_text,
+        text.text_lines,
+        "documents.jsonl",
+    ),
+}
