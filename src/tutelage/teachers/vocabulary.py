@@ -87,6 +87,11 @@ class SharedVocabulary:
         full[..., self.student_S.to(full.device)] = logits_BTW.index_select(-1, self.teacher_S.to(full.device))
         return full
 
+    @property
+    def same(self) -> bool:
+        """Whether ids mean the same: what is cut is cut for another member's sake."""
+        return self.sizes[0] == self.sizes[1] and torch.equal(self.student_S, self.teacher_S)
+
     def describe(self) -> str:
         """The difference in words."""
         student, teacher = self.sizes
@@ -162,6 +167,20 @@ def in_common(shared: Mapping[str, SharedVocabulary | None], size: int) -> dict[
         else SharedVocabulary(student_S, found.translated_V[student_S], found.translated_V, found.sizes)
         for name, found in shared.items()
     }
+
+
+def describe_shared(shared: Mapping[str, SharedVocabulary | None]) -> list[str]:
+    """A line for every teacher whose classes are not the student's."""
+    return [f"{name}: {found.describe()}" for name, found in shared.items() if found is not None and not found.same]
+
+
+def describe_sizes(teachers: Mapping[str, int], student: int) -> list[str]:
+    """The same from the numbers of classes alone."""
+    return [
+        f"{name}: {size:,} classes, the student {student:,}: divergences compare those that both have, matched by token"
+        for name, size in teachers.items()
+        if size != student
+    ]
 
 
 def _scored(words: Words) -> dict[str, int]:

@@ -29,9 +29,9 @@ def write_card(document: Mapping[str, Any]) -> str:
         f"# {document['recipe']['name']}",
         "",
         (
-            f"A student of {describe_teacher(recipe['teacher'])}: decoder layers {layers} (counted from 0) "
-            f"of `{base}`, an audio window of {student['window_seconds']:g} s, trained by distillation through LoRA and merged. "
-            f"{student['params']:,} parameters, {student['bytes'] / 1e6:.0f} MB."
+            f"A student of {describe_teacher(recipe['teacher'])}: decoder layers {layers} (counted from 0) of "
+            f"`{base}`, an audio window of {student['window_seconds']:g} s, trained by distillation through LoRA and "
+            f"merged. {student['params']:,} parameters, {student['bytes'] / 1e6:.0f} MB."
         ),
         "",
         "## Scores",

@@ -15,9 +15,10 @@ from tutelage.runs.machine import duration, measure_product
 from tutelage.runs.speech.assembly import Outline, load_meta_outline
 from tutelage.runs.speech.cost import count_training, expect_memory
 from tutelage.runs.speech.materials import SpeechMaterials
-from tutelage.runs.speech.teachers import describe_differences
+from tutelage.runs.speech.teachers import describe_encoders
 from tutelage.students.layer_map import describe
 from tutelage.students.sensitivity import UNKNOWN_LAYERS
+from tutelage.teachers.vocabulary import describe_sizes
 
 PROMPT = 4  # decoder positions before the text
 TOKENS_A_WORD = 2.0
@@ -84,7 +85,9 @@ def forecast_speech(materials: SpeechMaterials) -> tuple[Document, str]:
     lines.append(
         f"(time: {EFFICIENCY:.0%} of the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches on this machine)"
     )
-    lines += describe_differences(outline.teachers, outline.student.model.config)
+    lines += describe_encoders(outline.teachers, outline.student.model.config)
+    sizes = {one.name: int(one.cut.model.config.vocab_size) for one in outline.teachers}
+    lines += describe_sizes(sizes, int(outline.student.model.config.vocab_size))
     return document, "\n".join(lines)
 
 

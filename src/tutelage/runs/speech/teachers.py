@@ -29,7 +29,7 @@ from tutelage.teachers.ensemble import Ensemble, Voice
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.settings import Teacher
 from tutelage.teachers.translated import translated
-from tutelage.teachers.vocabulary import SharedVocabulary, Words, in_common, share_vocabulary
+from tutelage.teachers.vocabulary import SharedVocabulary, Words, describe_shared, in_common, share_vocabulary
 from tutelage.training.checks import Check, check_settings, check_tokens
 
 SPECIAL = ("decoder_start_token_id", "bos_token_id", "eos_token_id")
@@ -78,9 +78,7 @@ class Hearing:
 
     def differences(self) -> list[str]:
         """What of each teacher is not the student's and how it is met, a line each."""
-        lines = describe_differences(self.teachers, self.student.model.config)
-        shared = [(one.name, self.shared[one.name]) for one in self.teachers]
-        return lines + [f"{name}: {found.describe()}" for name, found in shared if found is not None]
+        return describe_encoders(self.teachers, self.student.model.config) + describe_shared(self.shared)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """By name, for `result.json`."""
@@ -269,8 +267,8 @@ def hear(teachers: tuple[SpeechTeacher, ...], student: SpeechModel, *, committee
     return Hearing(teachers, student, in_common(shared, mine.size), _parts(teachers, student))
 
 
-def describe_differences(teachers: Sequence[SpeechTeacher], student: Any) -> list[str]:
-    """What of each teacher's shape is not the student's, and how it is met; `student` is its configuration."""
+def describe_encoders(teachers: Sequence[SpeechTeacher], student: Any) -> list[str]:
+    """Encoders that are not the student's, and how they are met; `student` is its configuration."""
     lines = []
     for one in teachers:
         other = one.cut.model.config
@@ -278,11 +276,6 @@ def describe_differences(teachers: Sequence[SpeechTeacher], student: Any) -> lis
             lines.append(
                 f"{one.name}: an encoder of its own ({other.num_mel_bins} mel bins, width {other.d_model}; the "
                 f"student's {student.num_mel_bins} and {student.d_model}), which gets its own pass over the clips"
-            )
-        if other.vocab_size != student.vocab_size:
-            lines.append(
-                f"{one.name}: {other.vocab_size:,} classes, the student {student.vocab_size:,}: divergences compare "
-                "those that both have, matched by token"
             )
     return lines
 

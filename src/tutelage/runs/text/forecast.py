@@ -17,11 +17,11 @@ from tutelage.runs.text.assembly import TextOutline, load_meta_outline
 from tutelage.runs.text.corpus import tokenise
 from tutelage.runs.text.cost import count_training, expect_memory
 from tutelage.runs.text.materials import TextMaterials
-from tutelage.runs.text.teachers import describe_sizes
 from tutelage.students.layer_map import describe
 from tutelage.students.sensitivity import UNKNOWN_LAYERS
 from tutelage.tasks.sampler import EpochSampler
 from tutelage.tasks.text.codec import TextCodec
+from tutelage.teachers.vocabulary import describe_sizes
 
 EFFICIENCY = 0.3
 """Share of a large matrix product's speed that a run reaches; a guess for models of the width of a pilot study."""
@@ -47,7 +47,7 @@ def forecast_text(materials: TextMaterials) -> tuple[Document, str]:
         for name, corpus in (("train", materials.train), ("held_out", materials.held_out))
     )
     training, rows = recipe.training, train.examples.packed.rows
-    sampler = EpochSampler(len(rows), training.batch_size, recipe.seed)
+    sampler = EpochSampler(len(rows), training.batch_size, recipe.order_seed)
     drawn = [index for _ in range(training.steps * training.accumulate) for index in sampler.next_batch()]
     tokens = sum(int(rows[index].keep.sum()) for index in drawn)
     live = objective.needs_teacher and materials.cache is None
@@ -82,7 +82,8 @@ def forecast_text(materials: TextMaterials) -> tuple[Document, str]:
     lines.append(
         f"(time: {EFFICIENCY:.0%} of the {speed / 1e9:.0f} GFLOP/s that a matrix product reaches on this machine)"
     )
-    lines += describe_sizes(outline.teachers, outline.student)
+    sizes = {name: int(one.model.config.vocab_size) for name, one in outline.teachers.items()}
+    lines += describe_sizes(sizes, int(outline.student.model.config.vocab_size))
     return Document("distill.dry-run", body, warnings=materials.cautions), "\n".join(lines)
 
 

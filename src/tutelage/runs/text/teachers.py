@@ -25,7 +25,7 @@ from tutelage.teachers.ensemble import Ensemble, Voice
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.settings import ALONE, Teacher
 from tutelage.teachers.translated import translated
-from tutelage.teachers.vocabulary import SharedVocabulary, Words, in_common, share_vocabulary
+from tutelage.teachers.vocabulary import SharedVocabulary, Words, describe_shared, in_common, share_vocabulary
 from tutelage.training.checks import Check, check_tokens
 
 
@@ -52,7 +52,7 @@ class Classes:
 
     def differences(self) -> list[str]:
         """What of each teacher's classes is not the student's and how it is met, a line each."""
-        return [f"{name}: {found.describe()}" for name, found in self.shared.items() if found is not None]
+        return describe_shared(self.shared)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """By name, for `result.json`."""
@@ -155,17 +155,6 @@ def refuse_translation(classes: Classes) -> None:
                 for line in lines
             ]
         )
-
-
-def describe_sizes(teachers: Mapping[str, TextModel], student: TextModel) -> list[str]:
-    """A line for every teacher whose vocabulary has another size, from configurations alone."""
-    size = int(student.model.config.vocab_size)
-    return [
-        f"{name}: {int(one.model.config.vocab_size):,} classes, the student {size:,}: divergences compare those that "
-        "both have, matched by token"
-        for name, one in teachers.items()
-        if int(one.model.config.vocab_size) != size
-    ]
 
 
 def load_teachers(folders: Sequence[TeacherFolder], settings: Teacher | None, device: str) -> dict[str, TextModel]:
