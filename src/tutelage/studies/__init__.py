@@ -1,0 +1,1 @@
+"""Many runs: which ones, on which engine, and their records."""
