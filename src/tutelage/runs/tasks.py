@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tutelage.progress import Progress, Talk, no_progress, say_nothing
 from tutelage.records.document import Document
 from tutelage.runs.attempt import Attempt
+from tutelage.runs.cohort.forecast import forecast_cohort
+from tutelage.runs.cohort.settings import require_samples
 from tutelage.runs.materials import Materials
 from tutelage.runs.recipe import Recipe
 from tutelage.runs.speech.materials import SpeechMaterials, gather_speech
@@ -47,7 +49,9 @@ def gather_materials(
     if isinstance(recipe, TextRecipe):
         return gather_text(recipe, talk=talk, require_weights=require_weights)
     if isinstance(recipe, SpeechRecipe):
-        return gather_speech(recipe, progress=progress, talk=talk, require_weights=require_weights)
+        speech = gather_speech(recipe, progress=progress, talk=talk, require_weights=require_weights)
+        require_samples(recipe, [clip.selectable for clip in speech.train.utterances])
+        return speech
     raise TypeError(f"no task has a {type(recipe).__name__}")
 
 
@@ -77,6 +81,10 @@ def forecast(materials: Materials) -> tuple[Document, str]:
     Raises:
         InputError: The design does not fit the models, or is over its budget.
     """
+    return forecast_cohort(materials, _forecast_one) if materials.recipe.is_cohort else _forecast_one(materials)
+
+
+def _forecast_one(materials: Materials) -> tuple[Document, str]:
     if isinstance(materials, TextMaterials):
         from tutelage.runs.text.forecast import forecast_text
 

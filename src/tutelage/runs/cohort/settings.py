@@ -174,6 +174,26 @@ def enrol(recipe: RecipeT) -> tuple[Enrolled, ...]:
     return tuple(found)
 
 
+def require_samples(recipe: Recipe, columns: Sequence[Mapping[str, str]]) -> None:
+    """Refuse members that the data has no samples for.
+
+    Args:
+        recipe: With or without a cohort.
+        columns: What the training samples are selected by.
+
+    Raises:
+        InputError: All faults of all members.
+    """
+    faults: list[str] = []
+    for one in enrol(recipe):
+        try:
+            one.draw_times(columns)
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
+
+
 def require_cohort(recipe: Recipe) -> None:
     """Refuse a cohort that cannot be.
 

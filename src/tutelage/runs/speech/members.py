@@ -72,7 +72,7 @@ def teach_speech(
 
 def speech_columns(room: SpeechClassroom) -> list[Mapping[str, str]]:
     """What every training clip can be selected by."""
-    return [{"group": str(clip.group), **clip.columns} for clip in room.materials.train.utterances]
+    return [clip.selectable for clip in room.materials.train.utterances]
 
 
 def join_speech(rooms: Mapping[str, SpeechClassroom]) -> SpeechClassroom:

@@ -54,6 +54,11 @@ class Utterance:
     group: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
+    @property
+    def selectable(self) -> dict[str, str]:
+        """What it can be selected by: its group and its further columns."""
+        return {"group": str(self.group), **self.columns}
+
 
 @dataclass(frozen=True)
 class Dropped:
