@@ -10,6 +10,7 @@ from tiny_text import shared_tiny_text
 SUBJECTS = ("the dog", "a blue train", "the word", "the people", "a green house", "the garden", "the children")
 ENDINGS = ("runs through the garden and sings.", "passes the house in the beginning and goes on.")
 TRAINED = 10
+DEV_TEXTS = ("a dog passes the green garden.", "the word sings in the house.")
 
 
 def write_documents(folder: Path) -> tuple[Path, Path]:
@@ -20,6 +21,13 @@ def write_documents(folder: Path) -> tuple[Path, Path]:
     for path, part in zip(paths, (rows[:TRAINED], rows[TRAINED:]), strict=True):
         path.write_text("".join(part), encoding="utf-8")
     return paths
+
+
+def write_dev(folder: Path, texts: tuple[str, ...] = DEV_TEXTS) -> str:
+    """A dev split in `folder`, and the override that names it."""
+    lines = [json.dumps({"id": f"dev{number}", "text": text}) + "\n" for number, text in enumerate(texts)]
+    (folder / "dev.jsonl").write_text("".join(lines), encoding="utf-8")
+    return "data.dev=dev.jsonl"
 
 
 def write_text_run(
