@@ -143,9 +143,8 @@ def test_evaluate_scores_the_exported_student_as_the_run_did(
 ) -> None:
     folder, _ = finished
     teacher = result["teacher"]["path"]
-    done = tutelage(
-        "evaluate", teacher, "run/student", "--data", "data/held_out.jsonl", "--language", "es", "--json", cwd=folder
-    )
+    words = ("--data", "data/held_out.jsonl", "--language", "es", "--speed", "1", "--json")
+    done = tutelage("evaluate", teacher, "run/student", *words, cwd=folder)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert [model["name"] for model in document["models"]] == [teacher, "run/student"]

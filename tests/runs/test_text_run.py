@@ -22,6 +22,7 @@ from tutelage.records.ledger import Ledger
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.distil import distil
 from tutelage.runs.tasks import forecast, gather_materials
+from tutelage.runs.systems import Systems
 from tutelage.runs.text.evaluate import TextExamination, evaluate_text
 from tutelage.tasks.text.forward import attention_bias
 from tutelage.training.step import Stepper
@@ -127,10 +128,16 @@ def test_a_process_that_imports_transformers_alone_continues_a_text(finished: tu
     assert "the dog" in done.stdout
 
 
+def examination(models: tuple[str, ...], documents: Path) -> TextExamination:
+    return TextExamination(
+        systems=Systems.of(*models), documents=documents, length=24, device="cpu", batch_size=4, speed_items=0
+    )
+
+
 def test_evaluate_finds_the_loss_of_the_run(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, result = finished
     models = (str(shared_tiny_text()), str(folder / "run" / "student"))
-    body = evaluate_text(TextExamination(models, folder / "held_out.jsonl", 24, device="cpu", batch_size=4)).body
+    body = evaluate_text(examination(models, folder / "held_out.jsonl")).body
     assert body["comparisons"][0]["metric"] == "nats_per_token"
     for found, row in zip(body["models"], (result["systems"][0], result["systems"][-1]), strict=True):
         here = found["metrics"]["nats_per_token"]["value"]
@@ -144,7 +151,7 @@ def test_models_of_two_tokenizers_are_compared_in_bits_per_byte(tmp_path: Path) 
     settings["model"]["merges"] = settings["model"]["merges"][:10]
     (other / "tokenizer.json").write_text(json.dumps(settings), encoding="utf-8")
     models = (str(shared_tiny_text()), str(other))
-    body = evaluate_text(TextExamination(models, tmp_path / "held_out.jsonl", 24, device="cpu")).body
+    body = evaluate_text(examination(models, tmp_path / "held_out.jsonl")).body
     assert body["comparisons"][0]["metric"] == "bits_per_byte"
     assert body["models"][0]["tokens"] < body["models"][1]["tokens"]
     assert body["models"][0]["bytes"] == body["models"][1]["bytes"]

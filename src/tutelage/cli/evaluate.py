@@ -1,7 +1,8 @@
-"""Score models on held-out data with 95 % intervals, each compared with the first model.
+"""Score models on held-out data with 95 % intervals, and compare any two of them.
 
-Speech: word and character error rates on a manifest of JSON lines {"id", "audio", "text", "duration"}. Text: nats per
-token, perplexity and bits per byte on documents (.txt, .jsonl, .parquet or a folder). MODEL is a folder or a hub name.
+Speech: word and character error rates on a manifest of JSON lines {"id", "audio", "text", "duration"}. Text: bits per
+byte and perplexity on documents (.txt, .jsonl, .parquet or a folder). Both: loss, calibration, agreement with a
+teacher, time, memory, size. MODEL is a folder, a run's folder (its student) or a hub name.
 """
 
 from __future__ import annotations
@@ -14,14 +15,35 @@ from tutelage.cli.options import add_options
 
 if TYPE_CHECKING:
     from tutelage.records.document import Document
+    from tutelage.runs.systems import Systems
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `tutelage evaluate`."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="a model folder or a hub name")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="a model folder, a run's folder or a hub name")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="manifest of the clips, or documents")
     parser.add_argument("--task", choices=("speech", "text"), default="speech", help="what the models do (%(default)s)")
     parser.add_argument("--language", metavar="CODE", help="language of the clips, for example es (default: English)")
+    parser.add_argument(
+        "--system",
+        action="append",
+        default=[],
+        dest="systems",
+        metavar="NAME=MODEL[,MODEL...]",
+        help="runs of one recipe under different seeds as one system, or a name for one model; may be repeated",
+    )
+    parser.add_argument("--baseline", metavar="NAME", help="whom all others are compared with (default: the first)")
+    parser.add_argument("--all-pairs", action="store_true", help="compare every two systems")
+    parser.add_argument(
+        "--teacher", metavar="NAME", help="whose answers agreement is measured with (default: the first)"
+    )
+    parser.add_argument(
+        "--speed",
+        type=int,
+        default=8,
+        metavar="N",
+        help="clips or documents that are timed one at a time, and memory measured on; 0: none (default: %(default)s)",
+    )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="clips or rows at once (default: 16)")
     parser.add_argument("--length", type=int, default=512, metavar="N", help="text: tokens in a row (default: 512)")
     parser.add_argument(
@@ -35,55 +57,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the scores; returns the exit code."""
+    from tutelage.cli.evaluation_tables import evaluation_lines
     from tutelage.cli.output import print_document
-    from tutelage.cli.scores import comparison_lines, score_table
-    from tutelage.errors import InputError
     from tutelage.records.files import write_json
 
-    if arguments.batch_size < 1:
-        raise InputError(f"--batch-size is {arguments.batch_size}; it must be a whole number from 1.")
-    if arguments.seed is not None and arguments.seed < 0:
-        raise InputError(f"--seed is {arguments.seed}; it must be a whole number from 0.")
-    if arguments.out is not None and arguments.out.exists() and not arguments.force:
-        raise InputError(f"{arguments.out} exists. Replace it with --force, or choose another --out.")
-    document = _evaluate_text(arguments) if arguments.task == "text" else _evaluate_speech(arguments)
+    systems = _check(arguments)
+    document = (_evaluate_text if arguments.task == "text" else _evaluate_speech)(arguments, systems)
     if arguments.out is not None:
         write_json(arguments.out, document.to_dict())
-    body = document.body
-    human = "\n".join([score_table(body["models"]), *comparison_lines(body["comparisons"])])
+    human = "" if arguments.json else "\n".join(evaluation_lines(document.to_dict()))
     print_document(document, as_json=arguments.json, human=human)
     return 0
 
 
-def _evaluate_speech(arguments: argparse.Namespace) -> Document:
+def _check(arguments: argparse.Namespace) -> Systems:
+    """The systems; every fault of the arguments together."""
+    from tutelage.errors import InputError
+    from tutelage.runs.systems import System, Systems
+
+    faults = []
+    least = {"batch_size": 1, "speed": 0, "seed": 0}
+    for name, low in least.items():
+        value = getattr(arguments, name)
+        if value is not None and value < low:
+            faults.append(f"--{name.replace('_', '-')} is {value}; it must be a whole number from {low}.")
+    if arguments.out is not None and arguments.out.exists() and not arguments.force:
+        faults.append(f"{arguments.out} exists. Replace it with --force, or choose another --out.")
+    if arguments.task == "text" and arguments.language is not None:
+        faults.append(f"--language {arguments.language} belongs to speech; leave it out for text.")
+    systems = [System(model, (model,)) for model in arguments.models]
+    for given in arguments.systems:
+        name, _, listed = given.partition("=")
+        models = tuple(model.strip() for model in listed.split(","))
+        if not name or not all(models):
+            faults.append(f"--system {given} is not NAME=MODEL or NAME=MODEL,MODEL,...")
+        else:
+            systems.append(System(name, models))
+    try:
+        chosen = Systems(tuple(systems), arguments.baseline, arguments.all_pairs, arguments.teacher)
+    except InputError as error:
+        raise InputError([*faults, *error.faults]) from None
+    if faults:
+        raise InputError(faults)
+    return chosen
+
+
+def _evaluate_speech(arguments: argparse.Namespace, systems: Systems) -> Document:
     from tutelage.cli.output import progress, talk
     from tutelage.runs.speech.evaluate import Examination, evaluate
 
     examination = Examination(
-        tuple(arguments.models),
-        arguments.data,
-        arguments.language,
-        arguments.device or "auto",
-        arguments.seed or 0,
+        systems=systems,
+        manifest=arguments.data,
+        language=arguments.language,
+        device=arguments.device or "auto",
+        seed=arguments.seed or 0,
         batch_size=arguments.batch_size,
+        speed_items=arguments.speed,
     )
     return evaluate(examination, progress=progress(arguments.quiet), talk=talk(arguments.quiet))
 
 
-def _evaluate_text(arguments: argparse.Namespace) -> Document:
+def _evaluate_text(arguments: argparse.Namespace, systems: Systems) -> Document:
     from tutelage.cli.output import progress, talk
-    from tutelage.errors import InputError
     from tutelage.runs.text.evaluate import TextExamination, evaluate_text
 
-    if arguments.language is not None:
-        raise InputError(f"--language {arguments.language} belongs to speech; leave it out for text.")
     examination = TextExamination(
-        tuple(arguments.models),
-        arguments.data,
-        arguments.length,
-        arguments.packing,
-        arguments.device or "auto",
-        arguments.seed or 0,
+        systems=systems,
+        documents=arguments.data,
+        length=arguments.length,
+        packing=arguments.packing,
+        device=arguments.device or "auto",
+        seed=arguments.seed or 0,
         batch_size=arguments.batch_size,
+        speed_items=arguments.speed,
     )
     return evaluate_text(examination, progress=progress(arguments.quiet), talk=talk(arguments.quiet))

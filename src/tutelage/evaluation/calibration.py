@@ -251,6 +251,37 @@ def measure_calibration(
     )
 
 
+def pool_calibrations(runs: Sequence[Calibration], brier: Estimate) -> dict[str, Any]:
+    """Several runs' calibration in the form of one: means of their errors and nulls, bins of all their positions.
+
+    Args:
+        runs: At least one, over the same bins of equal width.
+        brier: Their Brier score, pooled.
+    """
+    found = [run.errors["equal-width"] for run in runs]
+    method = f"mean of {len(runs)} runs"
+    means = {
+        "ece": Estimate(float(np.mean([one.value.value for one in found])), method=method),
+        "ece_null": Estimate(float(np.mean([one.null.value for one in found])), method=method),
+    }
+    tables = [one.reliability for one in found]
+    counts_M = np.sum([table.counts_M for table in tables], axis=0)
+    with np.errstate(invalid="ignore"):
+        sure_M, right_M = (
+            np.sum([table.counts_M * np.nan_to_num(getattr(table, name)) for table in tables], axis=0) / counts_M
+            for name in ("confidence_M", "accuracy_M")
+        )
+    pooled = Reliability("equal-width", tables[0].edges, counts_M, sure_M, right_M)
+    exceeded = sum(one.exceeds_null for one in found)
+    return {
+        "positions": sum(run.positions for run in runs),
+        "ece": means["ece"].to_dict(),
+        "ece_null": {**means["ece_null"].to_dict(), "exceeded": 2 * exceeded > len(runs), "runs_exceeding": exceeded},
+        "bins": pooled.to_dict()["bins"],
+        "brier": brier.to_dict(),
+    }
+
+
 def decompose_brier(
     confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15, binning: Binning = "equal-width"
 ) -> BrierParts:

@@ -74,7 +74,7 @@ def compare_arms(
     metric: Metric = "wer",
     resampling: Resampling | None = None,
 ) -> Comparison:
-    """Compare two arms of an experiment, each trained with the same seeds in the same order.
+    """Compare two arms of an experiment, each trained with the same seeds in the same order, or one model with an arm.
 
     The difference is taken seed by seed and utterance by utterance before anything is drawn; the interval is for new
     utterances and, with two seeds or more, for new seeds (`bootstrap.seed_interval`).
@@ -84,7 +84,7 @@ def compare_arms(
             normaliser.
     """
     resampling = resampling or Resampling()
-    if len(baseline) != len(candidate) or not baseline:
+    if not baseline or not candidate or (len(baseline) != len(candidate) and 1 not in (len(baseline), len(candidate))):
         raise InputError(
             f"{len(baseline)} baseline and {len(candidate)} candidate runs cannot be paired by seed. "
             "Train both arms with the same seeds."

@@ -22,16 +22,27 @@ def continue_text(model: Any, codec: TextCodec, prompt: list[int], new_tokens: i
         prompt: Ids, the start among them.
         new_tokens: At most so many.
     """
+    return codec.decode(write_tokens(model, prompt, new_tokens, codec.end))
+
+
+@torch.no_grad()
+def write_tokens(model: Any, prompt: list[int], new_tokens: int, end: int | None = None) -> list[int]:
+    """The ids of the most probable continuation.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        prompt: Ids, the start among them.
+        new_tokens: At most so many.
+        end: End-of-text; None writes all `new_tokens`, so that models can be timed on equal work.
+    """
     inputs = torch.tensor([prompt], device=next(model.parameters()).device)
+    stop: dict[str, Any] = {"eos_token_id": end, "pad_token_id": end}
+    if end is None:
+        stop = {"min_new_tokens": new_tokens, "pad_token_id": 0}
     written = model.generate(
-        input_ids=inputs,
-        attention_mask=torch.ones_like(inputs),
-        max_new_tokens=new_tokens,
-        do_sample=False,
-        eos_token_id=codec.end,
-        pad_token_id=codec.end,
+        input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=new_tokens, do_sample=False, **stop
     )
-    return codec.decode(written[0, inputs.shape[1] :].tolist())
+    return [int(token) for token in written[0, inputs.shape[1] :]]
 
 
 def split_document(document: Encoded, tokens: int) -> tuple[list[int], list[int]]:
