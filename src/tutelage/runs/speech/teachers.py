@@ -27,6 +27,7 @@ from tutelage.tasks.speech.forward import decode
 from tutelage.teachers.committee import Committee, Member
 from tutelage.teachers.ensemble import Ensemble, Voice
 from tutelage.teachers.live import LiveTeacher
+from tutelage.teachers.placement import place_teacher
 from tutelage.teachers.settings import Teacher
 from tutelage.teachers.translated import translated
 from tutelage.teachers.vocabulary import SharedVocabulary, Words, describe_shared, in_common, share_vocabulary
@@ -191,7 +192,7 @@ class SideBySide(Mapping[str, Tensor]):
 
 def load_teachers(folders: Sequence[TeacherFolder], settings: Teacher, device: str) -> dict[str, SpeechModel]:
     """Every model by name, with its adapter merged (in float32), on the teacher's device, in its dtype."""
-    place, dtype = settings.device or device, settings.dtype
+    place, dtype = place_teacher(settings, device), settings.dtype
     return {folder.name: load_teacher(folder, place, dtype) for folder in folders}
 
 

@@ -23,6 +23,7 @@ from tutelage.tasks.text.forward import read
 from tutelage.teachers.committee import Committee, Member
 from tutelage.teachers.ensemble import Ensemble, Voice
 from tutelage.teachers.live import LiveTeacher
+from tutelage.teachers.placement import place_teacher
 from tutelage.teachers.settings import ALONE, Teacher
 from tutelage.teachers.translated import translated
 from tutelage.teachers.vocabulary import SharedVocabulary, Words, describe_shared, in_common, share_vocabulary
@@ -161,7 +162,8 @@ def load_teachers(folders: Sequence[TeacherFolder], settings: Teacher | None, de
     """Every model by name, with its adapter merged (in float32), on the teacher's device, in its dtype."""
     if settings is None:
         return {}
-    return {one.name: load_teacher(one, settings.device or device, settings.dtype) for one in folders}
+    place = place_teacher(settings, device)
+    return {one.name: load_teacher(one, place, settings.dtype) for one in folders}
 
 
 def load_teacher(folder: TeacherFolder, device: str, dtype: Dtype) -> TextModel:
