@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -16,9 +17,17 @@ from tiny import shared_tiny_whisper
 from tutelage.errors import InputError
 from tutelage.models.load import load_speech_model
 from tutelage.students.design import Lora
-from tutelage.students.export import AdapterBase, merged_model, save_adapter
+from tutelage.students.export import AdapterBase, export_student, merged_model, save_adapter
 from tutelage.students.lora import add_lora, trainable_parameters
-from tutelage.students.merge import Adapter, Update, merge_exact, merge_svd, read_adapter, write_merged
+from tutelage.students.merge import (
+    Adapter,
+    Update,
+    exchange_update,
+    merge_exact,
+    merge_svd,
+    read_adapter,
+    write_merged,
+)
 
 BASE = AdapterBase("openai/whisper-base", "abc", (0, 1), 30.0)
 FLOAT32 = 2e-6
@@ -210,3 +219,42 @@ def test_what_is_more_than_a_low_rank_update_is_refused(make: Make, tmp_path: Pa
 def test_a_folder_that_exists_is_not_overwritten(members: list[Adapter], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists"):
         write_merged(merge_exact(members), members[0], tmp_path)
+
+
+def test_another_members_update_in_the_students_weights(members: list[Adapter], tmp_path: Path) -> None:
+    """From the student of one member to the others and back: what PEFT merges, to two roundings."""
+    speech = load_speech_model(shared_tiny_whisper())
+    student = export_student(merged_model(with_adapter(members[0].path)), speech.processor, tmp_path / "first").path
+    for number, member in enumerate(members[1:]):
+        out = exchange_update(student, tmp_path / f"other{number}", members[0], member)
+        expected = merged_model(with_adapter(member.path)).state_dict()
+        found = load_speech_model(out).model.state_dict()
+        assert max(float((found[name] - expected[name]).abs().max()) for name in expected) < FLOAT32
+        unchanged = {file.name: file.read_bytes() for file in student.iterdir() if file.suffix != ".safetensors"}
+        assert unchanged == {file.name: file.read_bytes() for file in out.iterdir() if file.suffix != ".safetensors"}
+    elsewhere = {"model.decoder.layers.9.fc1": next(iter(members[1].updates.values()))}
+    with pytest.raises(InputError, match="has no layer"):
+        exchange_update(student, tmp_path / "foreign", members[0], dataclasses.replace(members[1], updates=elsewhere))
+    assert not (tmp_path / "foreign").exists()
+
+
+def test_layers_that_keep_their_inputs_first(tmp_path: Path) -> None:
+    """GPT-2's square layers do not say by their shape which way an update lies."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=11, n_positions=16, bos_token_id=0, eos_token_id=0)
+    base = GPT2LMHeadModel(config)
+    models = []
+    for seed in (1, 2):
+        model = add_lora(copy.deepcopy(base), Lora(targets=("attn.c_proj",)), 2, seed)
+        with torch.no_grad():
+            for _, parameter in trainable_parameters(model):
+                parameter.add_(0.1)
+        save_adapter(model, tmp_path / f"adapter{seed}", BASE)
+        models.append(merged_model(model))
+    models[0].save_pretrained(tmp_path / "student")
+    adapters = [read_adapter(tmp_path / f"adapter{seed}") for seed in (1, 2)]
+    out = exchange_update(tmp_path / "student", tmp_path / "out", *adapters)
+    found, expected = GPT2LMHeadModel.from_pretrained(out).state_dict(), models[1].state_dict()
+    assert max(float((found[name] - expected[name]).abs().max()) for name in expected) < FLOAT32

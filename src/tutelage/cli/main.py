@@ -26,6 +26,7 @@ VERBS: dict[str, str] = {
     "simulate": "write synthetic runs of a law",
     "cache": "run a teacher once and keep what it says",
     "distill": "train a student as a recipe says",
+    "merge": "make one student of a cohort's members",
     "evaluate": "score models on a manifest, with intervals",
     "export": "write a run's student for other programs",
     "study": "do many runs side by side, on one machine or many",

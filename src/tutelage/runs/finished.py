@@ -53,7 +53,7 @@ class FinishedRun:
             InputError: A file is missing, changed or not of the run, or the folder is no model.
         """
         folder = RunFolder(self.path).student
-        files = _verify(folder, self.hashes["student"])
+        files = verify_files(folder, self.hashes["student"])
         verify_model_folder(folder, task="text" if self.task == "text" else "speech")
         return folder, files
 
@@ -71,7 +71,7 @@ class FinishedRun:
                 f"{self.path / 'result.json'} holds no hashes of the adapter, so it cannot be checked: the run was "
                 f"made by an earlier version. Copy {folder} by hand, or use --to hf."
             )
-        return folder, _verify(folder, self.hashes["adapter"])
+        return folder, verify_files(folder, self.hashes["adapter"])
 
 
 def read_finished(path: Path) -> FinishedRun:
@@ -104,8 +104,12 @@ def read_finished(path: Path) -> FinishedRun:
         raise InputError(f"{folder.result} is not the result of a run: {error!r}.") from error
 
 
-def _verify(folder: Path, expected: Mapping[str, str]) -> dict[str, str]:
-    """The hashes of a folder's files, all of them as the run wrote them, and its card, which nobody hashed."""
+def verify_files(folder: Path, expected: Mapping[str, str]) -> dict[str, str]:
+    """The hashes of a folder's files, all of them as the run wrote them, and its card, which nobody hashed.
+
+    Raises:
+        InputError: A file is missing, changed or not of the run.
+    """
     actual = (
         {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()} if folder.is_dir() else {}
     )

@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,50 @@ def write_merged(merged: Merged, like: Adapter, out: Path) -> Path:
         write_json(folder / "adapter_config.json", {name: _plain(value) for name, value in settings.items()})
         describe_adapter(folder, like.base)
     return out
+
+
+def exchange_update(student: Path, out: Path, old: Adapter, new: Adapter | Merged) -> Path:
+    """Write a student's folder anew with another update in its weights: W - (old B A) + (new B A), layer by layer.
+
+    So every member of a cohort, and what they are merged to, comes out of the one student that the cohort exported;
+    nothing else of the folder changes. In float32 the result differs from the base with the new adapter by the rounding
+    of two additions.
+
+    Args:
+        student: A folder with merged weights in safetensors, into which `old` was added.
+        out: The folder, which must not exist.
+        old: The adapter that is in the weights.
+        new: What shall be.
+
+    Raises:
+        InputError: `out` exists or cannot be written, or the student lacks a layer of the updates.
+    """
+    from safetensors.torch import load_file, save_file
+
+    from tutelage.students.export import new_folder
+
+    missing = {*old.updates, *new.updates}
+    inputs_first = bool(old.settings.get("fan_in_fan_out"))  # GPT-2's layers
+    with new_folder(out) as folder:
+        shutil.copytree(student, folder, dirs_exist_ok=True)
+        for file in sorted(folder.glob("*.safetensors")):
+            tensors = load_file(file)
+            for name in sorted(missing):
+                key = f"{name}.weight"
+                if key in tensors:
+                    missing.discard(name)
+                    change_OI = _dense(new.updates.get(name)) - _dense(old.updates.get(name))
+                    change = change_OI.T if inputs_first else change_OI
+                    tensors[key] = (tensors[key].double() + change).to(tensors[key].dtype).contiguous()
+            save_file(tensors, file, metadata={"format": "pt"})
+        if missing:
+            raise InputError(f"{student} has no layer {sorted(missing)[0]}, which the adapters change.")
+    return out
+
+
+def _dense(update: Update | None) -> Tensor:
+    """B A, or a zero of any shape."""
+    return torch.zeros(1, 1, dtype=torch.float64) if update is None else update.B_OR @ update.A_RI
 
 
 def _truncate(update: Update, rank: int) -> tuple[Update, Tensor]:
