@@ -131,7 +131,8 @@ def test_the_flops_of_every_member_and_every_encoder_are_counted(speech: Path) -
         assert ("521 classes" in text) == (name != "plain")
         assert [one["name"] for one in body["teachers"]] == (["large", "plain"] if name == "both" else ["teacher"])
     assert costs["both"]["teacher"] == pytest.approx(costs["plain"]["teacher"] + costs["large"]["teacher"], rel=SAME)
-    assert costs["both"]["encoder"] == pytest.approx(costs["large"]["encoder"], rel=SAME) > costs["plain"]["encoder"]
+    assert costs["both"]["encoder"] == pytest.approx(costs["large"]["encoder"], rel=SAME)
+    assert costs["large"]["encoder"] > 2 * costs["plain"]["encoder"]  # it is wider
     assert costs["both"]["student"] == pytest.approx(costs["large"]["student"], rel=SAME)
 
 

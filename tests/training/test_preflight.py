@@ -313,7 +313,7 @@ def test_a_student_with_nothing_to_train_is_refused() -> None:
 
 
 def test_a_loss_that_reads_dropped_positions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def masked_after(term: Term, student: Tensor, teacher: Tensor, keep_BT: Tensor) -> object:
+    def masked_after(term: Term, student: Tensor, teacher: Tensor, keep_BT: Tensor, **_: object) -> object:
         log_p, log_q = (torch.log_softmax(x / term.temperature, -1) for x in (teacher, student))
         return type("R", (), {"total": ((log_p.exp() * (log_p - log_q)).sum(-1) * keep_BT).sum(), "count": 13})()
 
@@ -322,7 +322,7 @@ def test_a_loss_that_reads_dropped_positions_is_refused(monkeypatch: pytest.Monk
 
 
 def test_a_divergence_that_is_a_cross_entropy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def soft_cross_entropy(term: Term, student: Tensor, teacher: Tensor, keep_BT: Tensor) -> object:
+    def soft_cross_entropy(term: Term, student: Tensor, teacher: Tensor, keep_BT: Tensor, **_: object) -> object:
         log_q = torch.log_softmax(student[keep_BT] / term.temperature, -1)
         p = torch.softmax(teacher[keep_BT] / term.temperature, -1)
         return type("R", (), {"total": -(p * log_q).sum(), "count": 13})()
