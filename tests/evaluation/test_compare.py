@@ -110,6 +110,13 @@ def test_seeds_are_paired_before_anything_is_drawn() -> None:
     assert found.baseline.high - found.baseline.value > 1 / 8
 
 
+def test_one_model_is_compared_with_an_arm_of_seeds() -> None:
+    found = compare_arms([score_errors([4, 5] * 30)], [score_errors([n, 3] * 30) for n in (2, 3, 2, 3, 2)])
+    assert found.verdict == "better"
+    assert "5 seeds" in found.difference.method
+    assert "seeds" not in found.baseline.method
+
+
 def test_few_seeds_are_said() -> None:
     arms = [[score_errors([n] * 40) for n in counts] for counts in ((3, 4), (2, 1))]
     assert compare_arms(*arms).status.kind == "few-seeds"
@@ -145,8 +152,8 @@ class TestWhatCannotBePaired:
             compare_scores(one, other)
 
     def test_other_numbers_of_seeds(self) -> None:
-        with pytest.raises(InputError, match="2 baseline and 1 candidate"):
-            compare_arms([score_errors([1])] * 2, [score_errors([1])])
+        with pytest.raises(InputError, match="3 baseline and 2 candidate"):
+            compare_arms([score_errors([1])] * 3, [score_errors([1])] * 2)
         with pytest.raises(InputError, match="0 baseline"):
             compare_arms([], [])
 
