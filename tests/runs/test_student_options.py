@@ -205,3 +205,18 @@ def test_an_encoder_with_adapters_is_run_trained_judged_and_exported(
     with torch.no_grad():
         reduced = cross_entropy(decode(student.model, batch).logits_BTV, batch.labels_BT, batch.keep_BT)
     assert float(reduced.total) / float(reduced.count) == pytest.approx(losses[1], rel=SAME)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("align", "pairs"), [("encoder", ["encoder-2-2"]), ("both", ["1-1", "2-4", "encoder-2-2"])])
+def test_encoder_states_are_aligned_where_sound_is_heard(tmp_path: Path, align: str, pairs: list[str]) -> None:
+    recipe = write_run(tmp_path, steps=4, student=f"align: {align}")
+    recipe.write_text(recipe.read_text().replace("[q_proj, v_proj]", "[q_proj, v_proj], scope: both"))
+    document, human = forecast(gather_materials(load_recipe(recipe)))
+    assert "encoder: student 2 -> teacher 2, last to last" in human
+    result = run(recipe)
+    assert list(result["alignment"]) == pairs
+    assert all(found["angle"] < found["shuffled"] for found in result["alignment"].values())
+    assert document.body["budget"]["params"] == result["trainable"]["params"]
+    checked = " ".join(check["name"] for check in result["preflight"]["checks"])
+    assert "gradient of angle at encoder student 2 -> teacher 2 on the student" in checked

@@ -60,6 +60,7 @@ def test_projector_refuses(settings: dict[str, Any]) -> None:
         ({"layer_map": "middle"}, "layer map"),
         ({"layer_map": ()}, "layer map"),
         ({"layer_map": ((0, 1),)}, "layer map"),
+        ({"align": "both"}, "align: both compares encoder states"),
         ({"keep": "sensitivity"}, "decoder_layers is None, so give a number"),
         ({"keep": "sensitivity", "decoder_layers": (0, 2)}, "decoder_layers is .0, 2., so give a number"),
         ({"sensitivity_batches": 0}, "sensitivity_batches"),

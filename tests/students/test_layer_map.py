@@ -86,6 +86,14 @@ def test_maps_that_cannot_be_made_are_refused(layer_map: object, origins: object
         map_layers(layer_map, 2, 6, origins)
 
 
+def test_a_pair_of_encoders_is_described_as_one() -> None:
+    lines = describe((LayerPair(2, 6), LayerPair(4, 5, "encoder")), 2, 6).splitlines()
+    assert lines[1:] == [
+        "  student 2 of 2 -> teacher 6 of 6, last to last",
+        "  encoder: student 4 -> teacher 5, last to last, where sound is heard",
+    ]
+
+
 def test_description_names_the_convention_and_covers_the_last_block() -> None:
     text = describe(map_layers("uniform", 2, 6), 2, 6)
     assert text.splitlines() == [

@@ -43,6 +43,9 @@ def test_listening_is_decoding_over_the_encoder_s_own_outputs(
     with torch.no_grad():
         read, heard = decode(speech.model, batch).logits_BTV, decode(speech.model, batch, listen=True).logits_BTV
     assert float((read - heard).abs().max()) < SAME * float(read.abs().max())
+    assert batch.heard_BS is not None
+    assert batch.heard_BS.sum(1).tolist() == [40, 45]  # clips of 0.8 s and 0.9 s, 50 positions a second
+    assert batch.heard_BS[0, 39:41].tolist() == [True, False]
     moved = batch.to("meta").features_BMF
     assert moved is not None
     assert moved.is_meta

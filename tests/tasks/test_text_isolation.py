@@ -22,7 +22,8 @@ def test_an_attention_that_fails_on_the_mask_is_an_input_error(monkeypatch: pyte
 
     model = load_text_model(shared_tiny_text("gpt2")).model.train()
     monkeypatch.setattr(isolation, "read", fail)
-    with pytest.raises(InputError, match=r"^This gpt2 model cannot keep .* \(The size of .* match\).*data\.packing: stream"):
+    said = r"^This gpt2 model cannot keep .* \(The size of .* match\).*data\.packing: stream"
+    with pytest.raises(InputError, match=said):
         isolation.leak_between_pieces(model, BATCH)
     assert model.training
 

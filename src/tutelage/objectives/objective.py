@@ -24,7 +24,7 @@ from tutelage.objectives.likelihood import cross_entropy
 from tutelage.objectives.position_terms import divergence
 from tutelage.objectives.reduction import Reduced
 from tutelage.objectives.signal import Signal
-from tutelage.objectives.state_terms import Groups, compare_states, count_units, kept_states
+from tutelage.objectives.state_terms import Groups, compare_heard, compare_states, count_units, kept_states
 from tutelage.objectives.targets import SparseTargets
 from tutelage.objectives.terms import LayerPair, Term
 
@@ -66,12 +66,12 @@ class Objective:
     @property
     def student_layers(self) -> tuple[int, ...]:
         """Student blocks whose states must be in its signal, ascending."""
-        return tuple(sorted({pair.student for pair in self.pairs}))
+        return tuple(sorted({pair.student for pair in self.pairs if pair.side == "decoder"}))
 
     @property
     def teacher_layers(self) -> tuple[int, ...]:
         """Teacher blocks whose states must be in its signal, ascending."""
-        return tuple(sorted({pair.teacher for pair in self.pairs}))
+        return tuple(sorted({pair.teacher for pair in self.pairs if pair.side == "decoder"}))
 
     def weights_at(self, step: int) -> dict[str, float]:
         """Every term's weight at an optimiser step (the first is 1), by its schedule: the one place that asks it."""
@@ -173,9 +173,8 @@ class Objective:
         with torch.no_grad(), torch.autocast(device_type=keep_BT.device.type, enabled=False):
             found = {}
             for pair in self.pairs:
-                z_NH = projectors[pair.name](kept_states(student.states[pair.student], keep_BT))
-                h_NH = kept_states(teacher.states[pair.teacher], keep_BT)
-                found[pair.name] = alignment_baselines(z_NH, h_NH, seed)
+                h_S_NH, h_T_NH = _states_of(pair, student, teacher, keep_BT)
+                found[pair.name] = alignment_baselines(projectors[pair.name](h_S_NH), h_T_NH, seed)
             return found
 
     def _compare_states(
@@ -189,16 +188,30 @@ class Objective:
         groups = Groups.of(keep_BT)
         by_pair: dict[str, list[Reduced]] = {term.kind: [] for term in comparing}
         for pair in self.pairs:
-            h_S_NH = kept_states(student.states[pair.student], keep_BT)
-            h_T_NH = kept_states(teacher.states[pair.teacher].detach(), keep_BT)
+            h_S_NH, h_T_NH = _states_of(pair, student, teacher, keep_BT)
             z_NH = projectors[pair.name](h_S_NH) if any(term.projected for term in comparing) else h_S_NH
             for term in comparing:
-                found = compare_states(term, z_NH if term.projected else h_S_NH, h_T_NH, groups)
-                by_pair[term.kind].append(found)
+                states = (z_NH if term.projected else h_S_NH, h_T_NH)
+                if pair.side == "encoder" and teacher.heard_BS is not None:
+                    by_pair[term.kind].append(compare_heard(term, *states, teacher.heard_BS, keep_BT))
+                else:
+                    by_pair[term.kind].append(compare_states(term, *states, groups))
         return {
             name: Reduced(torch.stack([one.total for one in found]).mean(), found[0].count)
             for name, found in by_pair.items()
         }
+
+
+def _states_of(pair: LayerPair, student: Signal, teacher: Signal, keep_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """What a pair compares: both sides' states at supervised positions, or where sound was heard; (N, H) each."""
+    if pair.side == "decoder":
+        return (
+            kept_states(student.states[pair.student], keep_BT),
+            kept_states(teacher.states[pair.teacher].detach(), keep_BT),
+        )
+    if student.heard_BSH is None or teacher.heard_BSH is None or teacher.heard_BS is None:
+        raise ValueError("a pair of encoder blocks is compared, and the signals do not say what the encoders put out")
+    return kept_states(student.heard_BSH, teacher.heard_BS), kept_states(teacher.heard_BSH.detach(), teacher.heard_BS)
 
 
 def _divide(reduced: Reduced, count: int | Tensor) -> Tensor:

@@ -31,11 +31,15 @@ class Signal:
             last block's is taken after the final layer norm, as transformers reports `decoder_hidden_states`.
         classes: Where a teacher shares a part of the student's classes only: which ones its scores are of, as the
             student numbers them; (V,), rising. None is all of them. Divergences then compare these classes alone.
+        heard_BSH: What the encoder put out, (B, S, H); None where nothing compares it.
+        heard_BS: True where it is of sound and not of the silence that fills the window.
     """
 
     scores: Tensor | DeferredLogits | SparseTargets
     states: Mapping[int, Tensor]
     classes: Tensor | None = None
+    heard_BSH: Tensor | None = None
+    heard_BS: Tensor | None = None
 
     @property
     def logits_BTV(self) -> Tensor:  # noqa: N802  (shape letters)
@@ -58,13 +62,13 @@ class Signal:
         return self.scores.device if isinstance(self.scores, Tensor) else self.scores.ids_NK.device
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Signal:
-        """The same signal with every float tensor of a position changed; sparse targets stay as they are."""
+        """The same with every float tensor of a position changed; sparse targets and what was heard stay."""
         scores = self.scores
         if isinstance(scores, DeferredLogits):
             scores = replace(scores, states_BTH=change(scores.states_BTH))
         elif isinstance(scores, Tensor):
             scores = change(scores)
-        return Signal(scores, {layer: change(state) for layer, state in self.states.items()}, self.classes)
+        return replace(self, scores=scores, states={layer: change(state) for layer, state in self.states.items()})
 
     def tensors(self) -> list[Tensor]:
         """What `map` changes."""

@@ -86,6 +86,35 @@ def compare_states(term: Term, z_NH: Tensor, h_NH: Tensor, groups: Groups) -> Re
     return Reduced(total, count_units(term, groups))
 
 
+def compare_heard(term: Term, z_NH: Tensor, h_NH: Tensor, heard_BS: Tensor, keep_BT: Tensor) -> Reduced:
+    """An alignment over what was heard, counted as one over the supervised positions.
+
+    The mean over each utterance's own sound counts as often as the utterance has units by its supervised positions, so
+    that divisors are known from the labels' mask and no split into micro-batches changes a loss.
+
+    Args:
+        term: Its kind, centring and temperature.
+        z_NH: Student states where sound was heard, in reading order; projected where the kind asks for it.
+        h_NH: Teacher states at the same places; detached.
+        heard_BS: Where sound was heard.
+        keep_BT: True where a position is supervised.
+
+    Returns:
+        Sum in the kind's own unit, and `count_units` of `keep_BT`.
+    """
+    sizes = heard_BS.sum(1).tolist()
+    losses = []
+    for z_nH, h_nH, keep_1T in zip(
+        torch.split(z_NH, sizes), torch.split(h_NH, sizes), torch.split(keep_BT, 1), strict=True
+    ):
+        units = count_units(term, Groups.of(keep_1T))
+        found = compare_states(term, z_nH, h_nH, Groups((len(z_nH),), (len(z_nH),)))
+        if units and found.count:
+            losses.append(units * found.total / found.count)
+    total = torch.stack(losses).sum() if losses else z_NH[:0].float().sum()
+    return Reduced(total, count_units(term, Groups.of(keep_BT)))
+
+
 def kept_states(state_BTH: Tensor, keep_BT: Tensor) -> Tensor:
     """States at kept positions, in reading order, float32."""
     return gather_kept(state_BTH, keep_BT).float()

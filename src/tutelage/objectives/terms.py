@@ -136,17 +136,19 @@ class LayerPair:
     """A student block and the teacher block whose output it is compared with.
 
     Args:
-        student: 1-based number of the student's decoder block.
-        teacher: 1-based number of the teacher's decoder block.
+        student: 1-based number of the student's block.
+        teacher: 1-based number of the teacher's block.
+        side: Which half of the models the blocks are in; of an encoder only the last ones are compared.
     """
 
     student: int
     teacher: int
+    side: Literal["decoder", "encoder"] = "decoder"
 
     @property
     def name(self) -> str:
         """Key of the pair's projector; no dots, as `torch.nn.ModuleDict` refuses them."""
-        return f"{self.student}-{self.teacher}"
+        return f"{self.student}-{self.teacher}" if self.side == "decoder" else f"encoder-{self.student}-{self.teacher}"
 
 
 def _listed(kinds: Mapping[str, object] | list[str]) -> str:

@@ -135,6 +135,8 @@ class Design:
         projector: The map to the teacher's width.
         layer_map: Which student layer is aligned with which teacher layer: a name in `layer_maps` ("last", "uniform",
             "origin"), or pairs (student, teacher) counted from 1.
+        align: Which half's states the alignments compare: the decoder's by `layer_map`, the encoder's last block with
+            the teacher's where sound is heard, or both. An encoder that is compared is one with adapters.
         budget_share: Most that adapters and projectors may count, as a share of the teacher's parameters, in (0, 1].
         allow_over_budget: Let a student through that counts more.
     """
@@ -148,6 +150,7 @@ class Design:
     lora: Lora = field(default_factory=Lora)
     projector: Projector = field(default_factory=Projector)
     layer_map: LayerMap = "origin"
+    align: Scope = "decoder"
     budget_share: float = DEFAULT_BUDGET_SHARE
     allow_over_budget: bool = False
 
@@ -169,6 +172,11 @@ class Design:
             )
         _require_share(self.budget_share)
         _require_layer_map(self.layer_map)
+        _require(
+            self.align == "decoder" or self.lora.scope != "decoder",
+            f"align: {self.align} compares encoder states, which no adapter of scope decoder can move; set "
+            "lora.scope to encoder or both.",
+        )
 
 
 @dataclass(frozen=True)

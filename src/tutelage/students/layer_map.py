@@ -63,6 +63,11 @@ def describe(pairs: Sequence[LayerPair], n_student: int, n_teacher: int) -> str:
     """The map as lines of text, with its convention, to be printed when a run starts."""
     lines = ["layer map (decoder blocks counted from 1; the last one is read after the final layer norm):"]
     for pair in pairs:
+        if pair.side == "encoder":
+            lines.append(
+                f"  encoder: student {pair.student} -> teacher {pair.teacher}, last to last, where sound is heard"
+            )
+            continue
         both_last = ", last to last" if (pair.student, pair.teacher) == (n_student, n_teacher) else ""
         lines.append(f"  student {pair.student} of {n_student} -> teacher {pair.teacher} of {n_teacher}{both_last}")
     return "\n".join(lines)

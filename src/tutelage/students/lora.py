@@ -203,8 +203,6 @@ def _draw(wrapped: Any, names: Iterable[str], seed: int) -> None:
             part.to(torch.float32)
             with torch.no_grad():
                 part.weight.copy_(value)
-        for lengths in layer.lora_magnitude_vector.values():  # DoRA's, of W, since the update is zero
-            lengths.to(torch.float32)
 
 
 def _is_adapted(module: torch.nn.Module) -> bool:

@@ -87,10 +87,9 @@ def check_zero_at_equality(objective: Objective, answers: Answers) -> list[Check
         teacher = _teacher_of(answers)
         if pair is None and isinstance(teacher.scores, SparseTargets):
             continue
-        states = {pair.student: teacher.states[pair.teacher]} if pair else {}
-        equal = Answers(
-            Signal(_some_scores(teacher), states, teacher.classes), teacher, answers.labels_BT, answers.keep_BT
-        )
+        states = {pair.student: teacher.states[pair.teacher]} if pair and pair.side == "decoder" else {}
+        student = replace(teacher, scores=_some_scores(teacher), states=states)
+        equal = Answers(student, teacher, answers.labels_BT, answers.keep_BT)
         projectors = {pair.name: nn.Identity()} if pair else {}
         value = _value(term, pair, equal, projectors)
         tolerance = (alignments()[term.kind].zero or ZERO) if pair else ZERO
@@ -113,12 +112,14 @@ def check_zero_at_projection(objective: Objective, answers: Answers, projectors:
             continue
         teacher = _teacher_of(answers)
         exact = term.centre or alignments()[term.kind].group != "position"
-        dtype = torch.float32 if exact else teacher.states[pair.teacher].dtype
-        state = answers.student.states[pair.student].float()
+        mine, theirs, mask = _compared(pair, answers)
+        dtype = torch.float32 if exact else theirs.dtype
+        state = mine.float()
         target = (projectors[pair.name](state) if term.projected else state).to(dtype)
-        moved = Signal(teacher.scores, {pair.teacher: target}, teacher.classes)
+        of_encoder = pair.side == "encoder"
+        moved = replace(teacher, heard_BSH=target) if of_encoder else replace(teacher, states={pair.teacher: target})
         value = _value(term, pair, Answers(answers.student, moved, answers.labels_BT, answers.keep_BT), projectors)
-        mean_square = float(target[answers.keep_BT].float().square().mean())
+        mean_square = float(target[mask].float().square().mean())
         tolerance = alignment_tolerance(term.kind, dtype, mean_square)
         detail = "is not zero when the teacher's state is the student's own projection; is its state finite?"
         checks.append(_bounded(f"{_label(term, pair)} on (P(student), student)", value, tolerance, detail))
@@ -233,7 +234,9 @@ def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | 
 def _why_dead(pair: LayerPair | None, norm: float, touched: int, names: Sequence[str]) -> str:
     place = "the student's logits"
     if pair is not None:
-        place = f"the state after student block {pair.student} (compared with teacher block {pair.teacher})"
+        place = (
+            f"the state after student {_half(pair)}block {pair.student} (compared with teacher block {pair.teacher})"
+        )
     some = ", ".join(names[:NAMED_AT_MOST]) + (", ..." if len(names) > NAMED_AT_MOST else "")
     if not math.isfinite(norm):
         return f"the gradient through {place} is not finite"
@@ -282,7 +285,18 @@ def _random_like(signal: Signal, seed: int) -> Signal:
     def draw(values: Tensor) -> Tensor:
         return torch.randn(values.shape, generator=generator).to(values)
 
-    return signal.map(draw)
+    heard = None if signal.heard_BSH is None else draw(signal.heard_BSH)
+    return replace(signal.map(draw), heard_BSH=heard)
+
+
+def _compared(pair: LayerPair, answers: Answers) -> tuple[Tensor, Tensor, Tensor]:
+    """The whole states of a pair, student's and teacher's, and the mask of what is compared."""
+    student, teacher = answers.student, _teacher_of(answers)
+    if pair.side == "decoder":
+        return student.states[pair.student], teacher.states[pair.teacher], answers.keep_BT
+    if student.heard_BSH is None or teacher.heard_BSH is None or teacher.heard_BS is None:
+        raise ValueError("a pair of encoder blocks is compared, and the signals do not say what the encoders put out")
+    return student.heard_BSH, teacher.heard_BSH, teacher.heard_BS
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
@@ -299,7 +313,13 @@ def _bounded(name: str, measured: float, tolerance: float, detail: str) -> Check
 
 
 def _label(term: Term, pair: LayerPair | None) -> str:
-    return term.kind if pair is None else f"{term.kind} at student {pair.student} -> teacher {pair.teacher}"
+    if pair is None:
+        return term.kind
+    return f"{term.kind} at {_half(pair)}student {pair.student} -> teacher {pair.teacher}"
+
+
+def _half(pair: LayerPair) -> str:
+    return "encoder " if pair.side == "encoder" else ""
 
 
 def _some_scores(teacher: Signal) -> Tensor | DeferredLogits:

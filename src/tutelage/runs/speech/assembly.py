@@ -187,13 +187,16 @@ def count_trained(
     """
     design = recipe.student
     pairs: tuple[LayerPair, ...] = ()
-    if recipe.aligns:
+    if recipe.aligns and design.align != "encoder":
         pairs = map_layers(
             design.layer_map,
             student.model.config.decoder_layers,
             stock.model.config.decoder_layers,
             student.origins if copied else None,
         )
+    if recipe.aligns and design.align != "decoder":
+        encoders = (student.model.config.encoder_layers, stock.model.config.encoder_layers)
+        pairs = (*pairs, LayerPair(*encoders, side="encoder"))
     widths = (student.model.config.d_model, stock.model.config.d_model)
     projectors = len(pairs) * count_projector_params(design.projector, *widths) if recipe.projects else 0
     trainables = adapter_trainables(student.model, design.lora, projectors)

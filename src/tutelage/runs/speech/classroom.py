@@ -246,13 +246,13 @@ class SpeechClassroom:
 
     def _measure_alignment(self) -> dict[str, dict[str, float]]:
         """Each pair's mean angle on held-out clips, beside mean-vector and shuffled baselines; none without pairs."""
-        if self.teacher is None or not self.assembly.objective.pairs:
+        if self.lesson.teacher_forward is None or not self.assembly.objective.pairs:
             return {}
         batch = self.held_out.batch(range(min(ALIGNMENT_CLIPS, len(self.held_out)))).to(self.accelerator.device)
         with torch.no_grad():
             student: Signal = self.lesson.student_forward(batch)
         found = self.assembly.objective.baselines(
-            student, self.teacher.signal(batch), batch.keep_BT, self.assembly.projectors, RESAMPLING_SEED
+            student, self.lesson.teacher_forward(batch), batch.keep_BT, self.assembly.projectors, RESAMPLING_SEED
         )
         return {name: numbers._asdict() for name, numbers in found.items()}
 
@@ -331,7 +331,7 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
     )
     clips = () if materials.dev is None else materials.dev.utterances
     dev = SpeechExamples(clips, outputs, codec, positions) if clips else None
-    lesson = make_lesson(assembly, teacher)
+    lesson = make_lesson(assembly, teacher, hearing.heard[outline.teachers[0].name])
     return SpeechClassroom(
         materials,
         assembly,
@@ -361,19 +361,35 @@ def _encode(
 
 
 def make_lesson(
-    assembly: Assembly, teacher: LiveTeacher[SpeechBatch] | Committee[SpeechBatch] | None
+    assembly: Assembly,
+    teacher: LiveTeacher[SpeechBatch] | Committee[SpeechBatch] | None,
+    part: slice | None = None,
 ) -> Lesson[SpeechBatch]:
-    """The student as it is trained, and its teacher's signal."""
+    """The student as it is trained, and its teacher's signal.
+
+    Args:
+        assembly: Student, projectors and objective.
+        teacher: Who teaches.
+        part: Where the leading teacher's encoder stands among the outputs that lie side by side.
+    """
     layers, width = assembly.objective.student_layers, int(assembly.outline.student.model.config.d_model)
 
     def student_forward(batch: SpeechBatch) -> Signal:
         own = dataclasses.replace(batch, encoder_BSH=batch.encoder_BSH[..., :width])  # teachers' encoders come behind
         return decode(assembly.peft_model, own, layers, listen=assembly.outline.trains_encoder)
 
+    def teacher_forward(batch: SpeechBatch) -> Signal:
+        signal = teacher.signal(batch)  # type: ignore[union-attr]  # without one this is not handed on
+        if batch.heard_BS is None:
+            return signal
+        return dataclasses.replace(
+            signal, heard_BSH=batch.encoder_BSH[..., part or slice(None)], heard_BS=batch.heard_BS
+        )
+
     return Lesson(
         assembly.peft_model,
         assembly.projectors,
         assembly.objective,
         student_forward,
-        None if teacher is None else teacher.signal,
+        None if teacher is None else teacher_forward,
     )

@@ -9,12 +9,14 @@ Shape letters: B batch, T decoder positions, S encoder positions, H hidden, M me
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tutelage.models.layout import POSITIONS_PER_SECOND
 from tutelage.tasks.speech.labels import LabelCodec
 from tutelage.tasks.speech.manifest import Utterance
 
@@ -30,6 +32,7 @@ class SpeechBatch:
         labels_BT: The token that follows each position; its value where `keep_BT` is False means nothing.
         keep_BT: True where a position is supervised: the text tokens and the one end-of-text that closes them.
         features_BMF: Log-mel features for an encoder that is trained; None where the student's is frozen too.
+        heard_BS: With features: True at encoder positions that hold sound, False at those that fill the window.
     """
 
     ids: tuple[str, ...]
@@ -38,6 +41,7 @@ class SpeechBatch:
     labels_BT: Tensor
     keep_BT: Tensor
     features_BMF: Tensor | None = None
+    heard_BS: Tensor | None = None
 
     @property
     def supervised_tokens(self) -> int:
@@ -53,6 +57,7 @@ class SpeechBatch:
             labels_BT=self.labels_BT.to(device),
             keep_BT=self.keep_BT.to(device),
             features_BMF=None if self.features_BMF is None else self.features_BMF.to(device),
+            heard_BS=None if self.heard_BS is None else self.heard_BS.to(device),
         )
 
 
@@ -127,6 +132,7 @@ class SpeechExamples:
         self._ids = tuple(utterance.id for utterance in utterances)
         self.encoder_outputs = encoder_outputs
         self._features = features
+        self._heard = {one.id: math.ceil(one.duration * POSITIONS_PER_SECOND) for one in utterances}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -142,4 +148,6 @@ class SpeechExamples:
         batch = collate(ids, [self.encoder_outputs[i] for i in ids], [self.text_ids[i] for i in ids], self.codec)
         if self._features is None:
             return batch
-        return replace(batch, features_BMF=torch.stack([self._features[i] for i in ids]))
+        heard_B1 = torch.tensor([[self._heard[i]] for i in ids])
+        heard_BS = torch.arange(batch.encoder_BSH.shape[1]) < heard_B1
+        return replace(batch, features_BMF=torch.stack([self._features[i] for i in ids]), heard_BS=heard_BS)

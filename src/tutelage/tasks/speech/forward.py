@@ -27,7 +27,8 @@ def decode(model: nn.Module, batch: SpeechBatch, layers: Collection[int] = (), *
         model: A Whisper model, plain, PEFT-wrapped or in a data-parallel wrapper.
         batch: On the model's device.
         layers: Decoder blocks whose output is wanted, 1-based; 0 is the embedding output. Empty: none is kept.
-        listen: Run the model's own encoder on the batch's features, for one that is trained.
+        listen: Run the model's own encoder on the batch's features, for one that is trained; the signal then says what
+            it put out.
 
     Returns:
         Logits (B, T, V) aligned with `batch.labels_BT`, and one (B, T, H) tensor a layer. The last block's state is
@@ -49,10 +50,11 @@ def decode(model: nn.Module, batch: SpeechBatch, layers: Collection[int] = (), *
         use_cache=False,
         return_dict=True,
     )
+    own = (outputs.encoder_last_hidden_state, batch.heard_BS) if listen else (None, None)
     if not layers:
-        return Signal(outputs.logits, {})
+        return Signal(outputs.logits, {}, None, *own)
     states = outputs.decoder_hidden_states
     beyond = sorted(layer for layer in layers if not 0 <= layer < len(states))
     if beyond:
         raise ValueError(f"the decoder has blocks 1 to {len(states) - 1} (0: embeddings), not {beyond}.")
-    return Signal(outputs.logits, {layer: states[layer] for layer in sorted(layers)})
+    return Signal(outputs.logits, {layer: states[layer] for layer in sorted(layers)}, None, *own)
