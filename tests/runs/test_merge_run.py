@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tiny import shared_tiny_whisper
 from tiny_run import write_run
 from tiny_text_run import write_text_run
 from tutelage.cli.main import main
@@ -160,3 +161,34 @@ def test_a_dry_run_writes_nothing(cohort: Path, tmp_path: Path, capsys: pytest.C
     assert main(words) == 0
     assert set(json.loads(capsys.readouterr().out)["weights"]) == set(losses(cohort))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_members_folder_is_a_model_wherever_one_is_named(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Evaluated, a member scores as it did in its run; the members as a committee teach one student."""
+    names = list(losses(cohort))
+    members = [str(cohort / "members" / name) for name in names]
+    data = json.loads((cohort / "result.json").read_text())["recipe"]["resolved"]["data"]["held_out"]
+    words = ["--data", data, "--language", "es", "--speed", "0", "--device", "cpu", "--json", "--quiet"]
+    assert main(["evaluate", *members, *words]) == 0
+    rows = json.loads(capsys.readouterr().out)["models"]
+    found = {row["name"]: row["metrics"]["nats_per_token"]["value"] for row in rows}
+    assert found == pytest.approx(dict(zip(members, losses(cohort).values(), strict=True)), abs=1e-5)
+    recipe = write_run(tmp_path, steps=2, student="layer_map: uniform")
+    committee = ", ".join(f"{{name: {name}, model: {path}}}" for name, path in zip(names, members, strict=True))
+    text = recipe.read_text().replace(
+        "teacher: {model:", "teacher: {members: [" + committee + "], states_from: seed0} #"
+    )
+    recipe.write_text(text.replace("student:", f"student:\n  model: {shared_tiny_whisper()}"))
+    out = ["--out", str(tmp_path / "run"), "--ledger", str(tmp_path / "l.db"), "--set", "evaluation.stock_clips=0"]
+    assert main(["distill", str(recipe), *out, "--quiet", "--device", "cpu"]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [member["name"] for member in result["teachers"]["members"]] == names
+    assert [member["model"]["reference"] for member in result["teachers"]["members"]] == members
+
+
+def test_a_members_folder_that_is_none(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads((cohort / "result.json").read_text())["recipe"]["resolved"]["data"]["held_out"]
+    assert main(["evaluate", str(cohort / "members" / "nobody"), "--data", data, "--quiet"]) == 2
+    assert "has no finished member nobody; it has seed0, seed1, seed2" in capsys.readouterr().err

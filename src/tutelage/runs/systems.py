@@ -20,6 +20,7 @@ from tutelage.progress import Talk, say_nothing
 from tutelage.records.document import Caution
 from tutelage.runs.finished import read_finished
 from tutelage.runs.folder import RunFolder
+from tutelage.runs.member_folder import resolve_trained
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ class _About:
 def _find(reference: str, task: Task, talk: Talk) -> tuple[ResolvedModel, _About]:
     folder = Path(reference).expanduser()
     if not RunFolder(folder).begun:
-        return resolve_model(reference, talk=talk, task=task), _about(folder.parent)
+        return resolve_trained(reference, talk=talk, task=task), _about(folder.parent)
     run = read_finished(folder)
     if run.task != task:
         raise InputError(

@@ -13,10 +13,11 @@ from typing import Any
 from tutelage.errors import InputError
 from tutelage.models.adapters import AdapterFolder, resolve_adapter
 from tutelage.models.architectures import Task
-from tutelage.models.resolve import ResolvedModel, resolve_model
+from tutelage.models.resolve import ResolvedModel
 from tutelage.models.verify import read_config
 from tutelage.progress import Talk, say_nothing
 from tutelage.records.hashing import sha256_json
+from tutelage.runs.member_folder import resolve_trained
 from tutelage.teachers.settings import MemberSettings, Teacher
 
 _ADDED = ("adapter", "members", "space", "weights", "states_from", "device", "dtype")
@@ -86,7 +87,7 @@ def merged_before(folders: Sequence[TeacherFolder], student: ResolvedModel | Non
 
 def _find(member: MemberSettings, task: Task, talk: Talk, *, require_weights: bool) -> TeacherFolder:
     adapter = None if member.adapter is None else resolve_adapter(member.adapter)
-    model = resolve_model(member.model, member.revision, talk=talk, task=task, require_weights=require_weights)
+    model = resolve_trained(member.model, member.revision, talk=talk, task=task, require_weights=require_weights)
     if member.adapter is not None:
         config = read_config(model.path, task)
         layers = (

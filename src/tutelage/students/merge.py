@@ -216,8 +216,8 @@ def exchange_update(student: Path, out: Path, old: Adapter, new: Adapter | Merge
     """Write a student's folder anew with another update in its weights: W - (old B A) + (new B A), layer by layer.
 
     So every member of a cohort, and what they are merged to, comes out of the one student that the cohort exported;
-    nothing else of the folder changes. In float32 the result differs from the base with the new adapter by the rounding
-    of two additions.
+    nothing else of the folder changes, but its card, which tells of the old student, is left out. In float32 the result
+    differs from the base with the new adapter by the rounding of two additions.
 
     Args:
         student: A folder with merged weights in safetensors, into which `old` was added.
@@ -235,7 +235,7 @@ def exchange_update(student: Path, out: Path, old: Adapter, new: Adapter | Merge
     missing = {*old.updates, *new.updates}
     inputs_first = bool(old.settings.get("fan_in_fan_out"))  # GPT-2's layers
     with new_folder(out) as folder:
-        shutil.copytree(student, folder, dirs_exist_ok=True)
+        shutil.copytree(student, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
         for file in sorted(folder.glob("*.safetensors")):
             tensors = load_file(file)
             for name in sorted(missing):
