@@ -166,7 +166,10 @@ def test_members_of_one_encoder_share_one_pass_and_the_student_may_be_a_copy_of_
     # Identical members: the average is each of them.
     one, both = loss(found["member b"]), loss(found["teacher, committee of 2 (logit-average, given weights)"])
     assert both == pytest.approx(one, rel=1e-5)
-    assert result["layer_map"] == [{"student": 1, "teacher": 1}, {"student": 2, "teacher": 4}]
+    assert result["layer_map"] == [
+        {"student": 1, "teacher": 1, "side": "decoder"},
+        {"student": 2, "teacher": 4, "side": "decoder"},
+    ]
     assert Path(result["student"]["started_from"]["reference"]).name == "tuned"
 
 

@@ -360,7 +360,10 @@ def test_a_dry_run_counts_and_writes_nothing(write_recipe: Write, tmp_path: Path
     assert document["expected"]["flops"]["total"] > 0
     assert document["expected"]["seconds"] > 0
     assert document["expected"]["memory_bytes"] > 0
-    assert document["layer_map"] == [{"student": 1, "teacher": 1}, {"student": 2, "teacher": 4}]
+    assert document["layer_map"] == [
+        {"student": 1, "teacher": 1, "side": "decoder"},
+        {"student": 2, "teacher": 4, "side": "decoder"},
+    ]
     assert not (tmp_path / "runs").exists()
 
 

@@ -227,6 +227,7 @@ def test_the_adapter_by_itself_fits_the_model_that_it_names(student: SpeechModel
         "revision": "abc",
         "decoder_layers": [0, 3],
         "window_seconds": 2.0,
+        "adapter": None,
     }
     settings = json.loads((folder / "adapter_config.json").read_bytes())
     assert settings["base_model_name_or_path"] == "openai/whisper-base"
