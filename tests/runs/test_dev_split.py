@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,13 @@ def test_a_missing_dev_split_is_bad_input(tmp_path: Path, write_recipe: Write) -
         gather_materials(load_recipe(write_text_run(tmp_path), ["data.dev=dev.jsonl", STOP]))
     with pytest.raises(InputError, match=r"no\.jsonl"):
         gather_materials(load_recipe(write_recipe(), ["data.dev=no.jsonl", STOP]))
+
+
+def test_a_tracker_that_is_not_installed_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(write_text_run(tmp_path), ["training.trackers=[wandb]"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(InputError, match=r"training\.trackers names wandb, not installed here"):
+        gather_materials(recipe)
 
 
 def test_a_run_is_identified_by_what_its_dev_split_holds(tmp_path: Path) -> None:

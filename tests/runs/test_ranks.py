@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from tiny_run import tutelage
 from tiny_text_run import write_dev, write_text_run
 from tutelage.cli import ranks
+from tutelage.cli.main import main
+from tutelage.errors import InterruptedRunError
 
 Write = Callable[..., Path]
 CLOSE = 1e-4  # relative, of a loss: float32 sums in another order, then Adam over some steps
@@ -139,3 +141,22 @@ def test_who_speaks_and_how_the_command_is_given_again(monkeypatch: pytest.Monke
     assert ranks.launcher() == ["torchrun", "--nproc_per_node", "4", "-m"]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert ranks.launcher() == ["torchrun", "--nproc_per_node", "2", "-m"]
+
+
+def test_a_fault_names_the_process_and_an_interruption_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", "no-such-recipe.yaml"]
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith("error: There is no recipe")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith("error (process 1): There is no recipe")
+
+    def stopped(_arguments: object) -> int:
+        raise InterruptedRunError("Stopped.")
+
+    monkeypatch.setattr("tutelage.cli.distill.run", stopped)
+    assert main(words) == 130
+    assert capsys.readouterr().err == ""

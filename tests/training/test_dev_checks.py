@@ -138,7 +138,9 @@ def test_a_run_that_was_stopped_early_is_not_taken_further_by_a_resume(tmp_path)
     first, second = Pupil(), Pupil()
     first.run(tmp_path, **STOP)
     before = (tmp_path / "log.jsonl").read_bytes()
+    (tmp_path / "dev.jsonl").unlink()
     trained = second.run(tmp_path, resume=True, **STOP)
+    assert steps_of(tmp_path) == [2, 4, 6, 8]  # written anew from the checkpoint
     assert (trained.resumed_from, trained.steps, trained.stopped_early, trained.kept_step) == (8, 8, True, 4)
     second.weights = first.weights
     assert second.has_weights_of(4)

@@ -21,12 +21,12 @@ class KilledError(Exception):
     """Stands for a kill inside this process."""
 
 
-def run(folder, resume=False, kill_at=None):
+def run(folder, resume=False, kill_at=None, tracker="tensorboard"):
     def on_step(report):
         if report.step == kill_at:
             raise KilledError
 
-    settings = toy_settings(trackers=("tensorboard",), early_stop=EarlyStop(5, patience=None))
+    settings = toy_settings(trackers=(tracker,), early_stop=EarlyStop(5, patience=None))
     watch = Watch(on_step=on_step, judge=lambda metric: Estimate(0.25), measure_every=4)
     stream = Stream(ToySampler(settings.batch_size), make_batch)
     train(toy_lesson(0.3), stream, settings, Keeping(folder, {}, resume), open_accelerator("cpu"), 7, watch)
@@ -109,6 +109,17 @@ def test_a_service_is_joined_again_by_its_id_and_sent_no_step_twice(tmp_path, mo
     assert (first.steps, second.steps) == (list(range(1, 13)), [9, 10, 11, 12])
     assert first.finished
     assert second.finished
+
+
+def test_a_resumed_training_sends_a_service_what_it_has_not_got(tmp_path, monkeypatch):
+    import accelerate.tracking
+
+    monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, "wandb", Service)
+    OPENED.clear()
+    with pytest.raises(KilledError):
+        run(tmp_path, kill_at=8, tracker="wandb")  # step 8 is in the log, and killed before it was sent
+    run(tmp_path, resume=True, tracker="wandb")
+    assert [service.steps for service in OPENED] == [list(range(1, 8)), [9, 10, 11, 12]]
 
 
 def test_what_is_not_installed_is_named_with_the_way_to_add_it(monkeypatch):

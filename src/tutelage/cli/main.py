@@ -75,13 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TutelageError as error:
         if arguments.debug:
             raise
-        if rank() == 0 or not isinstance(error, InterruptedRunError):
-            print(_lines(error), file=sys.stderr)
+        _tell(_lines(error), once=isinstance(error, InterruptedRunError))
         return error.exit_code
     except KeyboardInterrupt:
         if arguments.debug:
             raise
-        print("interrupted", file=sys.stderr)
+        _tell("interrupted", once=True)
         return InterruptedRunError.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -108,6 +107,12 @@ def join_negative_numbers(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
+
+
+def _tell(text: str, *, once: bool) -> None:
+    """Write to stderr; what every process of several has to say at once, only the main one says."""
+    if rank() == 0 or not once:
+        print(text, file=sys.stderr)
 
 
 def _lines(error: TutelageError) -> str:
