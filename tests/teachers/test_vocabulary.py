@@ -140,3 +140,9 @@ def test_a_language_more_as_in_large_v3(tmp_path):
 def test_sizes_alone_say_what_will_be_done():
     (line,) = describe_sizes({"a": 5, "b": 4}, 4)
     assert line == "a: 5 classes, the student 4: divergences compare those that both have, matched by token"
+
+
+def test_a_token_without_a_class_is_not_shared():
+    shared = share_vocabulary(words("abc]", "]"), words("abc]", "]", size=3))
+    assert shared.teacher_S.tolist() == [0, 1, 2]
+    assert shared.token_of(3) is None

@@ -52,5 +52,6 @@ def moved(signal: Signal, device: torch.device) -> Signal:
     if signal.device == device:
         return signal
     states = {layer: state.to(device) for layer, state in signal.states.items()}
-    classes = None if signal.classes is None else signal.classes.to(device)
-    return Signal(signal.logits_BTV.to(device), states, classes)
+    parts = {name: getattr(signal, name) for name in ("classes", "heard_BSH", "heard_BS")}
+    there = {name: None if part is None else part.to(device) for name, part in parts.items()}
+    return dataclasses.replace(signal, scores=signal.logits_BTV.to(device), states=states, **there)

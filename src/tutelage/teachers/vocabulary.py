@@ -15,7 +15,7 @@ Shape letters: B batch, T positions, V vocabulary of the student, W vocabulary o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ class SharedVocabulary:
         """A teacher's signal over the shared classes, in the student's order."""
         logits_BTW = signal.logits_BTV
         shared_BTS = logits_BTW.index_select(-1, self.teacher_S.to(logits_BTW.device))
-        return Signal(shared_BTS, signal.states, self.student_S.to(logits_BTW.device))
+        return replace(signal, scores=shared_BTS, classes=self.student_S.to(logits_BTW.device))
 
     def spread(self, logits_BTW: Tensor) -> Tensor:
         """A teacher's logits as the student numbers them, (B, T, V); a class that it lacks is masked with -inf."""
