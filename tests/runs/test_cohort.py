@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from tiny_run import SENTENCES, TRAINED, write_manifest, write_run
 from tiny_text_run import write_text_run
+from tutelage.cli.run_tables import result_lines
 from tutelage.config import dump_recipe, load_recipe
 from tutelage.errors import InputError
 from tutelage.evaluation.bootstrap import sum_by_group
@@ -111,6 +112,13 @@ def test_a_result_has_members_mean_ensemble_and_the_best_last(speech: tuple[Path
     assert "wer" in compared
     assert [warning["code"] for warning in document["warnings"]] == ["best-of-members"]
     assert adapter(folder / "run" / "adapter") == adapter(folder / "run" / "members" / best / "adapter")
+
+
+def test_the_terminal_shows_ensemble_and_members(speech: tuple[Path, dict[str, Any]]) -> None:
+    _, document = speech
+    lines = "\n".join(result_lines(document))
+    assert "ensemble of 3 members against mean of 3 members" in lines
+    assert f"nats per token; exported: {document['cohort']['best']}" in lines
 
 
 def test_the_ledger_gets_the_mean_member_since_the_best_was_chosen(speech: tuple[Path, dict[str, Any]]) -> None:

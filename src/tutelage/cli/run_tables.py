@@ -16,16 +16,28 @@ _CORNERS = {
 
 
 def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Scores, comparisons, size, speed and a few transcripts."""
+    """Scores, comparisons, a cohort's members, size, speed and a few transcripts."""
     yield score_table(document["systems"])
     yield ""
     yield from comparison_lines(document["comparisons"])
+    if document.get("cohort"):
+        yield from _cohort_lines(document["cohort"])
     yield from _size_lines(document)
     if document.get("speed"):
         yield from _speed_lines(document["speed"])
     for sample in document["samples"]:
         yield from _sample_lines(sample)
     yield ""
+
+
+def _cohort_lines(cohort: Mapping[str, Any]) -> Iterator[str]:
+    """The ensemble against the mean member, how far the members are apart, and who did not finish."""
+    yield from comparison_lines(cohort["comparisons"])
+    loss = cohort["spread"]["nats_per_token"]
+    yield f"members: {loss['lowest']:.4f} to {loss['highest']:.4f} nats per token; exported: {cohort['best']}"
+    for member in cohort["members"]:
+        if member["stopped"]:
+            yield f"member {member['name']} was stopped. {member['stopped']['reason']}"
 
 
 def _sample_lines(sample: Mapping[str, Any]) -> Iterator[str]:
