@@ -265,6 +265,17 @@ def test_the_first_signal_is_noted_and_the_second_acts():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.usefixtures("answered_interrupt")
+def test_with_several_processes_the_launchers_second_signal_is_only_noted_too():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_on_signals(patient=True) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_outside_the_main_thread_signals_are_left_alone():
     seen = []
 
