@@ -24,7 +24,10 @@ from tutelage.runs.attempt import Attempt
 from tutelage.runs.distil import distil
 from tutelage.runs.export import ExportOrder, export_run, plan_export
 from tutelage.runs.tasks import forecast, gather_materials
+from tutelage.runs.text.assembly import load_meta_outline
+from tutelage.runs.text.cost import count_training
 from tutelage.students.depth import shrink_text_model
+from tutelage.students.sensitivity import LayerChoice
 from tutelage.students.shrink import shrink_speech_model
 from tutelage.tasks.speech.batch import SpeechExamples
 from tutelage.tasks.speech.features import FrozenEncoder
@@ -82,6 +85,10 @@ def test_every_adapter_is_resumed_counted_and_exported(
     assert document.body["trained_params"] == result["trainable"]["params"]
     assert result["trainable"]["own_ranks"] == dict(load_recipe(recipe).student.lora.ranks)
     assert f"{result['trainable']['lora_params']:,} adapter" in human
+    outline = load_meta_outline(gather_materials(load_recipe(recipe)))
+    once, thrice = (count_training(outline, {24: 1}, live_teacher=False, passes=times).student for times in (1, 3))
+    assert thrice - once == 2 * outline.pass_flops
+    assert (outline.pass_flops > 0) == ("dora" in variant)
     assert stop_and_resume(recipe, monkeypatch)["systems"] == result["systems"]
     files = ("student/model.safetensors", "adapter/adapter_model.safetensors")
     assert all((tmp_path / "run" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes() for name in files)
@@ -139,6 +146,10 @@ def test_layers_of_text_are_chosen_by_sensitivity_said_kept_and_resumed(
     assert any(line.startswith("layers kept by sensitivity") for line in said)
     assert result["recipe"]["resolved"]["student"]["layers"] == 2
     assert stop_and_resume(recipe, monkeypatch)["student"]["layers"] == found["layers"]
+    other = LayerChoice((1, 2), 1.0, (1.0,) * 4, 1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("tutelage.runs.text.classroom.choose_blocks", lambda *_: other)
+        assert run(recipe, "other")["student"]["layers"] == [1, 2]
     fixed = recipe.read_text().replace("layers: 2", f"layers: {found['layers']}").replace("  keep: sensitivity\n", "")
     recipe.write_text(fixed)
     assert run(recipe, "fixed")["systems"] == result["systems"]
@@ -148,8 +159,6 @@ def test_layers_of_text_are_chosen_by_sensitivity_said_kept_and_resumed(
 def test_a_run_is_not_resumed_with_other_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = write_text_run(tmp_path, steps=5, student="layers: 2\n  keep: sensitivity")
     choose = "tutelage.runs.text.classroom.choose_blocks"
-    from tutelage.students.sensitivity import LayerChoice
-
     choices = iter([(0, 1), (0, 2)])
     monkeypatch.setattr(choose, lambda *_: LayerChoice(next(choices), 1.0, (1.0,) * 4, 1, 1))
     with pytest.raises(InputError, match=r"chosen_layers"):

@@ -23,7 +23,6 @@ from tutelage.runs.speech.teachers import (
     cut_teacher,
     load_teacher,
     load_teachers,
-    part_encoders,
     tell_encoders,
 )
 from tutelage.students.budget import Budget, BudgetReport, choose_rank
@@ -118,8 +117,7 @@ def load_outline(
     if choose is not None and materials.recipe.student.keep == "sensitivity":
         choice = choose(source)
     outline = outline_models(materials.recipe, stocks, source, choice, copied=copied)
-    teachers = tell_encoders(outline.teachers, outline.student.model)
-    return replace(outline, teachers=part_encoders(teachers) if outline.trains_encoder else teachers)
+    return replace(outline, teachers=tell_encoders(outline.teachers, outline.student.model))
 
 
 def load_meta_outline(materials: SpeechMaterials) -> Outline:
@@ -136,7 +134,7 @@ def load_meta_outline(materials: SpeechMaterials) -> Outline:
         replace(teacher, encoder=None if one.model.sha256 == own else one.sha256)
         for teacher, one in zip(outline.teachers, folders, strict=True)
     )
-    return replace(outline, teachers=part_encoders(teachers) if outline.trains_encoder else teachers)
+    return replace(outline, teachers=teachers)
 
 
 def outline_models(

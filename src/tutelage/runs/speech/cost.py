@@ -52,8 +52,7 @@ def count_training(
         for length, times in by_length.items()
     )
     others = [one.cut.model for one in encoders_of(outline.teachers).values()] if live_teacher else []
-    once = others if outline.trains_encoder else [student, *others]
-    encoded = clips * sum(utterance_flops(model.config.to_dict(), 1).encoder_forward for model in once)
+    encoded = clips * sum(utterance_flops(model.config.to_dict(), 1).encoder_forward for model in (student, *others))
     return TrainingCost(encoded, taught if live_teacher else 0.0, learned)
 
 

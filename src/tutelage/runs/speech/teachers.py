@@ -243,11 +243,6 @@ def tell_encoders(teachers: Sequence[SpeechTeacher], student: nn.Module) -> tupl
     return tuple(told)
 
 
-def part_encoders(teachers: Sequence[SpeechTeacher]) -> tuple[SpeechTeacher, ...]:
-    """The same, each with an encoder of its own: the student's is trained, and will not be theirs."""
-    return tuple(replace(one, encoder=one.encoder or "the student's before training") for one in teachers)
-
-
 def hear(teachers: tuple[SpeechTeacher, ...], student: SpeechModel, *, committee: bool) -> Hearing:
     """Find out how each teacher is asked: its part of the encoder outputs, and the classes it shares.
 
