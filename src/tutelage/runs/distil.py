@@ -45,15 +45,14 @@ def distil(materials: Materials, attempt: Attempt, add: Callable[[Any], None] | 
     with limit_threads(materials.recipe.training.threads):
         try:
             findings = _learn(open_classroom(materials, accelerator, attempt), attempt)
+            if findings is not None:
+                if add is not None:
+                    add(findings)
+                keep_result(findings, RunFolder(attempt.out), attempt.ledger)
+            accelerator.wait_for_everyone()
         except KeyboardInterrupt:
             raise InterruptedRunError(_how_to_go_on(attempt)) from None
-    folder = RunFolder(attempt.out)
-    if findings is not None:
-        if add is not None:
-            add(findings)
-        keep_result(findings, folder, attempt.ledger)
-    accelerator.wait_for_everyone()
-    return folder.result
+    return RunFolder(attempt.out).result
 
 
 def _how_to_go_on(attempt: Attempt) -> str:
