@@ -133,11 +133,22 @@ def test_what_is_judged_is_what_is_taught(models, space, weights):
     judged = hearing.committee(settings(space, weights))
     logits = decode(judged.model, batch).logits_BTV
     signal = taught.signal(batch)
+    assert signal.classes.tolist() == list(range(520))
     assert torch.allclose(logits.log_softmax(-1), signal.logits_BTV.log_softmax(-1), **SAME)
     assert abs(kl(logits, signal)) < 1e-4
     assert kl(decode(hearing.judged(hearing.teachers[0]).model, batch).logits_BTV, signal) > 1e-2
     assert not judged.model.training
     assert judged.model.config.vocab_size == 520
+
+
+def test_every_encoder_has_a_place_of_its_own(models, tmp_path):
+    student, _, larger = models
+    third = load_speech_model(tiny_whisper(tmp_path / "third", seed=3))
+    named = (("third", third), ("larger", larger), ("again", larger), ("student", student))
+    teachers = tell_encoders([SpeechTeacher(name, one, one) for name, one in named], student.model)
+    heard = hear(teachers, student, committee=True).heard
+    places = {"third": (32, 64), "larger": (64, 112), "again": (64, 112), "student": (0, 32)}
+    assert {name: (part.start, part.stop) for name, part in heard.items()} == places
 
 
 def test_given_weights_count(models):

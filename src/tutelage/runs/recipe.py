@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from tutelage.objectives.terms import Term
 from tutelage.records.document import jsonable
 from tutelage.runs.cohort.settings import MemberSettings, require_cohort
+from tutelage.runs.later_keys import drop_later
 from tutelage.training.optimisation import Optimisation
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -97,6 +97,7 @@ class Recipe:
         """
         plain = self.to_dict()
         del plain["seed"], plain["name"]
+        drop_later(plain)
         plain["training"] = jsonable(self.training.identity())
         for part, hashes in contents.items():
             plain[part] = {**(plain[part] or {}), **hashes}
@@ -107,7 +108,7 @@ class Recipe:
                 del plain[name]
         return plain
 
-    def _require_dev(self, dev: Path | None, metrics: Sequence[str]) -> None:
+    def _require_dev(self, dev: object, metrics: Sequence[str]) -> None:
         """Refuse checks without a dev split, a dev split that nothing looks at, and a metric that the task has not."""
         checks = self.training.dev_checks
         if checks is not None and dev is None:

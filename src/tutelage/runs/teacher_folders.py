@@ -20,9 +20,6 @@ from tutelage.records.hashing import sha256_json
 from tutelage.runs.member_folder import resolve_trained
 from tutelage.teachers.settings import MemberSettings, Teacher
 
-_ADDED = ("adapter", "members", "space", "weights", "states_from", "device", "dtype")
-"""Keys that recipes had not once: left out of the identity where they say nothing, so that runs stay comparable."""
-
 
 @dataclass(frozen=True)
 class TeacherFolder:
@@ -109,8 +106,7 @@ def identify_teacher(
         folders: What was found.
         by_content: Whether a single model counts by its content too (an adapter and a committee always do).
     """
-    default = asdict(Teacher(model="default"))
-    part = {key: value for key, value in plain.items() if key not in _ADDED or value != default[key]}
+    part = dict(plain)
     part.pop("device", None)  # where a teacher runs is not what it says
     if not folders:
         return part
