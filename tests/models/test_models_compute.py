@@ -114,3 +114,11 @@ def test_adapters_in_the_encoder_cost_what_the_counter_sees(eager: Any, lowest: 
     spare = block.linear + 2 * block.attention + flops.decoder[0].linear + 2 * flops.decoder[0].attention
     assert 0 <= expected - counter.get_total_flops() <= spare
     assert expected / counter.get_total_flops() < 1.25
+
+
+def test_an_encoder_with_adapters_is_reached_through_every_decoder_block(eager: Any) -> None:
+    flops = utterance_flops(eager.config.to_dict(), TOKENS)
+    reached = flops.lora_training(0.0, lowest_block=3, lowest_encoder_block=1)
+    through = flops.head + sum(block.linear + 2 * block.attention + block.memory for block in flops.decoder)
+    last = flops.encoder[1]
+    assert reached == pytest.approx(flops.forward + through + last.linear + 2 * last.attention)
