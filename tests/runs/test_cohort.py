@@ -22,6 +22,7 @@ from tutelage.runs.cohort import learn
 from tutelage.runs.cohort.rows import spread_of, stack_members
 from tutelage.runs.cohort.settings import Enrolled, MemberSettings, enrol
 from tutelage.runs.distil import distil
+from tutelage.runs.speech.members import spread_speech
 from tutelage.runs.tasks import forecast, gather_materials
 from tutelage.tasks.speech.manifest import read_manifest
 from tutelage.training.loop import Watch
@@ -230,6 +231,15 @@ def test_specialists_take_their_own_clips_of_the_shared_stream(tmp_path: Path) -
         member["name"]: member for member in run(recipe, overrides=("evaluation.speed_clips=0",))["cohort"]["members"]
     }
     assert found["sea"]["tokens"] + found["hills"]["tokens"] == found["all"]["tokens"]
+
+
+def test_every_copy_of_an_augmented_clip_is_taken_as_often_as_the_clip() -> None:
+    heard = [SimpleNamespace(clip=clip) for clip in (0, 0, 1, 2, 2)]
+    room: Any = SimpleNamespace(training=SimpleNamespace(drawn=SimpleNamespace(heard=heard)))
+    assert spread_speech(room, [2, 0, 1]) == [2, 2, 0, 1, 1]
+    assert spread_speech(room, None) is None
+    plain: Any = SimpleNamespace(training=SimpleNamespace(drawn=None))
+    assert spread_speech(plain, [2, 0, 1]) == [2, 0, 1]
 
 
 def test_a_slice_without_clips_is_refused_with_what_there_is(tmp_path: Path) -> None:

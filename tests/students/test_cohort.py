@@ -7,9 +7,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import tiny_cohort
+from tutelage.errors import InputError
 from tutelage.students.cohort import SharedPrefix, share_weights
 from tutelage.students.design import Lora
-from tutelage.students.lora import add_lora
+from tutelage.students.lora import add_lora, count_lora_params, expected_modules, target_modules
 
 IDS = torch.arange(2 * 7).view(2, 7) % 19
 
@@ -97,13 +98,14 @@ def test_the_shared_blocks_run_once_and_nothing_is_left_behind():
 
 def test_recording_draws_nothing():
     lesson = tiny_cohort.members(1)[0].lesson
-    lesson.set_training(True)  # Whisper draws a number a layer, to leave some out
+    lesson.set_training(True)
     prefix = SharedPrefix([lesson.student])
     before = torch.get_rng_state()
     batch_BT = torch.zeros(1, 3, dtype=torch.long)
     states = torch.zeros(1, 200, tiny_cohort.WIDTH)
 
     def forward():
+        torch.rand(1)  # as a model does that may leave out layers
         lesson.student(encoder_outputs=(states,), decoder_input_ids=batch_BT)
 
     assert len(prefix.record(forward)) == prefix.depth == 1
@@ -122,3 +124,19 @@ def test_what_is_trained_below_the_blocks_is_not_shared():
 
 def test_a_model_of_another_kind_has_no_shared_blocks():
     assert SharedPrefix([torch.nn.Linear(2, 2)]).depth == 0
+
+
+def test_adapters_begin_at_the_first_block_and_are_counted_so():
+    text, speech = llama(), tiny_cohort.load()
+    high = Lora(rank=2, targets=("q_proj",), first_block=2)
+    assert target_modules(text, high) == ("model.layers.2.self_attn.q_proj", "model.layers.3.self_attn.q_proj")
+    for model, expected in ((text, 2), (speech, 2)):  # of Whisper one block, self- and cross-attention
+        assert expected_modules(model.config, high) == len(target_modules(model, high)) == expected
+    assert count_lora_params(text, high, 2) == 2 * 2 * (16 + 16)
+
+
+def test_a_first_block_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match=r"lora\.first_block is 4, and the decoder has blocks 0 to 3\."):
+        target_modules(llama(), Lora(targets=("q_proj",), first_block=4))
+    with pytest.raises(ValueError, match="first block with adapters must be a whole number from 0, not -1"):
+        Lora(first_block=-1)

@@ -8,6 +8,7 @@ Covers the order, what is kept of every member, and the cohort's part of the doc
       log.jsonl          one line a training step
       adapter/           the member, an ordinary PEFT adapter
       transcripts.jsonl  what it wrote (speech), or documents.jsonl, what it makes of each document (text)
+    RUN/ensemble/        the same of the members' average
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tutelage.objectives.objective import Objective
@@ -45,7 +47,7 @@ class Bench:
         task: What its task does for a cohort.
         enrolled: The members.
         rooms: Their classrooms by name.
-        times: How often each takes each sample; None takes each once.
+        times: How often each takes what batches refer to; None takes everything once.
         attempt: How the run is tried.
     """
 
@@ -79,7 +81,8 @@ def learn_cohort(room: Classroom[Any], attempt: Attempt) -> Findings:
     task, enrolled = TASKS[recipe.task], enrol(recipe)
     columns = task.columns(room)
     rooms = {one.name: task.enrol(room, one.recipe) for one in enrolled}
-    bench = Bench(room, task, enrolled, rooms, {one.name: one.draw_times(columns) for one in enrolled}, attempt)
+    times = {one.name: task.spread(room, one.draw_times(columns)) for one in enrolled}
+    bench = Bench(room, task, enrolled, rooms, times, attempt)
     attempt.talk(f"cohort of {len(rooms)}: {', '.join(rooms)}")
     rehearsal = _rehearse(bench)
     attempt.talk(f"preflight: {len(rehearsal.checks)} checks passed")
@@ -132,6 +135,7 @@ def _conclude(bench: Bench, rehearsal: PreflightReport, untrained: Any, trained:
     mean = mean_row(list(verdicts.values()), stacked, resampling)
     ensemble = task.join(rooms).judge_trained(f"ensemble of {len(rooms)} members", untrained)
     _keep_members(bench, verdicts)
+    _write_lines(bench, bench.folder.path / "ensemble", ensemble)
     best = best_of(verdicts)
     findings: Findings = rooms[best].conclude(
         bench.folder,
@@ -171,13 +175,18 @@ def _keep_members(bench: Bench, verdicts: Mapping[str, Any]) -> None:
         if (folder / "adapter").exists():
             shutil.rmtree(folder / "adapter")
         bench.task.save(bench.rooms[name], folder / "adapter")
-        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in bench.task.lines(verdict))
-        write_atomically(folder / bench.task.outputs_name, lines)
+        _write_lines(bench, folder, verdict)
+
+
+def _write_lines(bench: Bench, folder: Path, verdict: Any) -> None:
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in bench.task.lines(verdict))
+    write_atomically(folder / bench.task.outputs_name, lines)
 
 
 def _describe(bench: Bench, one: Enrolled, trained: CohortTrained) -> dict[str, Any]:
     """A member in the document."""
-    found, outline, times = trained.members[one.name], bench.rooms[one.name].assembly.outline, bench.times[one.name]
+    found, outline = trained.members[one.name], bench.rooms[one.name].assembly.outline
+    times = one.draw_times(bench.task.columns(bench.room))
     budget, adapter = outline.budget, bench.folder.path / "members" / one.name / "adapter"
     stopped = found.stopped
     return {

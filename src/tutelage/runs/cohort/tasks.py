@@ -21,6 +21,7 @@ class CohortTask:
         enrol: (room, recipe) to a member's room.
         teach: (rooms, objective) to the signal that serves all.
         columns: (room) to what each training sample can be selected by.
+        spread: (room, times of the samples) to the times of what batches refer to.
         join: (rooms by name) to a room whose student is their average.
         save: (room, folder) writes a member's adapter.
         cost: (room, tokens) to the FLOPs of a member's training.
@@ -31,6 +32,7 @@ class CohortTask:
     enrol: Callable[[Any, Any], Any]
     teach: Callable[..., Any]
     columns: Callable[[Any], Any]
+    spread: Callable[[Any, list[int] | None], list[int] | None]
     join: Callable[[Any], Any]
     save: Callable[..., None]
     cost: Callable[[Any, float], Any]
@@ -43,6 +45,7 @@ TASKS = {
         speech.enrol_speech,
         speech.teach_speech,
         speech.speech_columns,
+        speech.spread_speech,
         speech.join_speech,
         speech.save_speech_member,
         speech.cost_of_speech,
@@ -53,6 +56,7 @@ TASKS = {
         text.enrol_text,
         text.teach_text,
         text.text_columns,
+        text.spread_text,
         text.join_text,
         text.save_text_member,
         text.cost_of_text,

@@ -75,6 +75,12 @@ def speech_columns(room: SpeechClassroom) -> list[Mapping[str, str]]:
     return [clip.selectable for clip in room.materials.train.utterances]
 
 
+def spread_speech(room: SpeechClassroom, times: list[int] | None) -> list[int] | None:
+    """How often a member takes what batches refer to: every copy of an augmented clip as often as the clip."""
+    drawn = getattr(getattr(room, "training", None), "drawn", None)  # None where clips are heard as they are
+    return times if times is None or drawn is None else [times[heard.clip] for heard in drawn.heard]
+
+
 def join_speech(rooms: Mapping[str, SpeechClassroom]) -> SpeechClassroom:
     """A classroom whose student is the members' average: of their probabilities, token by token."""
     first = next(iter(rooms.values()))
