@@ -8,7 +8,8 @@ does. Every measurement is a process of its own on one thread, in turn: CPU seco
 `sequential` is K times one ordinary run (`training.loop.train`) of the same round, the dumb baseline; `processes` is
 the wall-clock of K such runs at once over that of the cohort, which uses one core. The FLOP bound of the speed-up is
 K (T + P + S) / (T + P + K S): teacher T, shared blocks P, a student's own part S, counted from the configurations.
-Memory: peak of the process, per member beyond the first, beside what its adapters, their gradients and moments take.
+Memory: peak of the process with the most members less that with one, per further member (the allocator told to give
+freed tensors back at once), beside what a member's adapters, their gradients and moments take.
 Prints one JSON document: medians and ranges over rounds.
 """
 
@@ -31,7 +32,8 @@ from tutelage.records.files import write_json
 from tutelage.records.provenance import collect_provenance
 
 MEMBERS = (1, 2, 4, 8)
-STEPS, BATCH, POSITIONS, VOCABULARY, WIDTH = 4, 4, 128, 2048, 256
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # tensors above 64 KiB are mapped one by one
+STEPS, BATCH, POSITIONS, VOCABULARY, WIDTH = 4, 4, 128, 1024, 512
 TEACHER_BLOCKS, STUDENT_BLOCKS, RANK = 8, 6, 8
 TARGETS = ("q_proj", "v_proj", "up_proj", "down_proj")
 FIRST_BLOCK = {"top": STUDENT_BLOCKS // 2, "all": 0}
@@ -163,9 +165,9 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
     return {"cpu": cpu / (STEPS - 1), "wall": wall / (STEPS - 1), "peak": peak, "trained": trained}
 
 
-def start_case(case: dict[str, Any]) -> subprocess.Popen[str]:
+def start_case(case: dict[str, Any], **settings: str) -> subprocess.Popen[str]:
     """A process that measures."""
-    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
     words = [sys.executable, __file__, "--case", json.dumps(case)]
     return subprocess.Popen(words, env=settings, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -200,7 +202,6 @@ def measure(variant: str, rounds: int) -> dict[str, Any]:
             bound = count_bound(variant, count)
             speedup = count * alone["cpu"] / one["cpu"]
             found[count].append({**one, "alone": alone["cpu"], "speedup": speedup, "share_of_bound": speedup / bound})
-    first = [one["peak"] for one in found[1]]
     rows = []
     for count, runs in found.items():
         row: dict[str, Any] = {"members": count, "flop_bound": count_bound(variant, count)}
@@ -208,14 +209,22 @@ def measure(variant: str, rounds: int) -> dict[str, Any]:
         row["sequential_cpu_seconds_a_step"] = spread([count * run["alone"] for run in runs])
         row["speedup_over_sequential"] = spread([run["speedup"] for run in runs])
         row["share_of_flop_bound"] = spread([run["share_of_bound"] for run in runs])
-        if count > 1:
-            extra = [(run["peak"] - base) / (count - 1) for run, base in zip(runs, first, strict=True)]
-            row["bytes_an_extra_member"] = spread(extra)
-            row["bytes_of_its_adapters"] = 4 * 4 * runs[0]["trained"]  # weights, gradients, two moments
+        if variant == "top" and count > 1:
             wall = statistics.median(run["wall"] for run in runs)
             row["processes_wall_over_cohort_wall"] = at_once(variant, count) / wall
         rows.append(row)
-    return {"adapters": variant, "first_block": FIRST_BLOCK[variant], "rows": rows}
+    return {"adapters": variant, "first_block": FIRST_BLOCK[variant], "rows": rows, "memory": measure_memory(variant)}
+
+
+def measure_memory(variant: str) -> dict[str, Any]:
+    """Bytes that a further member takes."""
+    cases = [{"variant": variant, "count": count, "alone": False} for count in (1, MEMBERS[-1])]
+    one, most = (finish_case(start_case(case, **GIVE_BACK)) for case in cases)
+    return {
+        "peak_with_one": one["peak"],
+        "bytes_an_extra_member": (most["peak"] - one["peak"]) / (MEMBERS[-1] - 1),
+        "bytes_of_its_adapters": 4 * 4 * one["trained"],  # weights, gradients, two moments
+    }
 
 
 def spread(values: list[float]) -> dict[str, Any]:

@@ -115,6 +115,19 @@ def test_a_result_has_members_mean_ensemble_and_the_best_last(speech: tuple[Path
     assert adapter(folder / "run" / "adapter") == adapter(folder / "run" / "members" / best / "adapter")
 
 
+def test_the_document_is_of_the_cohort_and_every_kind_of_member_was_rehearsed(
+    speech: tuple[Path, dict[str, Any]],
+) -> None:
+    _, document = speech
+    resolved = document["recipe"]["resolved"]
+    assert (resolved["students"], resolved["seed"], resolved["student"]["lora"]["rank"]) == (3, 7, 2)
+    rehearsed = [check["name"] for check in document["preflight"]["checks"]]
+    assert rehearsed.count("supervised positions") == 3
+    members = {member["name"]: member for member in document["cohort"]["members"]}
+    assert document["training"]["supervised_tokens"] == members[document["cohort"]["best"]]["tokens"]
+    assert document["training"]["flops"]["student"] > 0
+
+
 def test_the_terminal_shows_ensemble_and_members(speech: tuple[Path, dict[str, Any]]) -> None:
     _, document = speech
     lines = "\n".join(result_lines(document))
@@ -231,6 +244,16 @@ def test_specialists_take_their_own_clips_of_the_shared_stream(tmp_path: Path) -
         member["name"]: member for member in run(recipe, overrides=("evaluation.speed_clips=0",))["cohort"]["members"]
     }
     assert found["sea"]["tokens"] + found["hills"]["tokens"] == found["all"]["tokens"]
+
+
+def test_a_specialists_run_counts_its_own_tokens(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, steps=3, extra="members:\n  - {name: sea, only: {place: sea}}\n")
+    write_slices(tmp_path)
+    document = run(recipe, overrides=("evaluation.speed_clips=0",))
+    lines = (tmp_path / "run" / "members" / "sea" / "log.jsonl").read_text().splitlines()
+    tokens = sum(json.loads(line)["positions"] for line in lines)
+    assert document["training"]["supervised_tokens"] == document["law"]["D_S"] == tokens
+    assert document["cohort"]["members"][0]["samples"] == {"distinct": 4, "drawn": 4}
 
 
 def test_every_copy_of_an_augmented_clip_is_taken_as_often_as_the_clip() -> None:

@@ -106,6 +106,27 @@ def test_the_teacher_is_asked_once_a_batch(tmp_path, clips):
     assert asked == [4] * 5
 
 
+def test_a_teacher_that_no_member_asks_is_left_alone(tmp_path, clips):
+    def signal(batch):
+        raise AssertionError
+
+    (member,) = tiny_cohort.members(3)[2:]  # learns from transcripts alone
+    learn(tmp_path, Cohort((member,), signal), clips)
+
+
+def test_what_a_batch_draws_goes_on_from_batch_to_batch_whatever_members_draw(tmp_path, clips):
+    drawn = []
+
+    def draw(indices):
+        drawn.append(float(torch.rand(())))
+        return clips(indices)
+
+    learn(tmp_path / "two", tiny_cohort.cohort(2), draw)
+    learn(tmp_path / "one", tiny_cohort.cohort(1), draw)
+    assert len(set(drawn[:5])) == 5
+    assert drawn[5:] == drawn[:5]
+
+
 def test_micro_batches_are_one_step(tmp_path, clips):
     """Two micro-batches with a portion of each have the scalar of one batch of both; only kernels' sums differ."""
     times = [[1 + index % 2 for index in range(SAMPLES)]]
