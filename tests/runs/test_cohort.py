@@ -140,6 +140,13 @@ def test_the_ledger_gets_the_mean_member_since_the_best_was_chosen(speech: tuple
     (recorded,) = Ledger(folder / "ledger.db").runs()
     mean = rows(document)["mean of 3 members"]["metrics"]["nats_per_token"]["value"]
     assert abs(recorded.law.L_S - mean) < SAME
+    named = rows(document)
+    for short, row in (
+        ("student", "mean of 3 members"),
+        ("ensemble", "ensemble of 3 members"),
+        ("best", f"best member ({document['cohort']['best']})"),
+    ):
+        assert recorded.scores[f"{short}.cer"].to_dict() == named[row]["metrics"]["cer"]
     assert abs(recorded.law.FLOPs - document["training"]["flops"]["total"] / 3) < 1
 
 
@@ -157,6 +164,8 @@ def test_every_member_is_kept_as_an_ordinary_adapter(speech: tuple[Path, dict[st
         lines = (place / "transcripts.jsonl").read_text().splitlines()
         assert len(lines) == len(SENTENCES) - TRAINED
         assert not any("base_layer" in name or "projector" in name for name in adapter(place / "adapter"))
+    written = (folder / "run" / "ensemble" / "transcripts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["reference"] for line in written] == list(SENTENCES[TRAINED:])
 
 
 class KilledError(Exception):

@@ -155,6 +155,7 @@ def _conclude(bench: Bench, rehearsal: PreflightReport, untrained: Any, trained:
         "L_S": stacked[CHOOSES].ratio,
         "FLOPs": findings.cost.total / len(bench.rooms),
     }
+    findings.sections["scores"] = _scores(findings, mean, ensemble.to_dict())
     findings.sections["cohort"] = {
         "members": [_describe(bench, one, trained) for one in bench.enrolled],
         "shared_blocks": trained.shared_blocks,
@@ -166,6 +167,18 @@ def _conclude(bench: Bench, rehearsal: PreflightReport, untrained: Any, trained:
     }
     findings.cautions += _cautions(best, len(rooms), trained)
     return findings
+
+
+def _scores(findings: Findings, mean: Mapping[str, Any], ensemble: Mapping[str, Any]) -> dict[str, Any]:
+    """The ledger's scores: the student is the mean member, since the best one was chosen on what it is scored on."""
+    found = {name: score.to_dict() for name, score in findings.scores().items()}
+    for name in [name for name in found if name.startswith("student.")]:
+        metric = name.removeprefix("student.")
+        found[f"best.{metric}"] = found[name]
+        for short, row in (("student", mean), ("ensemble", ensemble)):
+            if row["metrics"].get(metric) is not None:
+                found[f"{short}.{metric}"] = row["metrics"][metric]
+    return found
 
 
 def _keep_members(bench: Bench, verdicts: Mapping[str, Any]) -> None:
