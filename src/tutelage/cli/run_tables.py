@@ -16,10 +16,12 @@ _CORNERS = {
 
 
 def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Scores, comparisons, a cohort's members, size, speed and a few transcripts."""
+    """Scores, comparisons, what a law predicted, a cohort's members, size, speed and a few transcripts."""
     yield score_table(document["systems"])
     yield ""
     yield from comparison_lines(document["comparisons"])
+    if document.get("prediction"):
+        yield from _prediction_lines(document["prediction"])
     if document.get("cohort"):
         yield from _cohort_lines(document["cohort"])
     yield from _size_lines(document)
@@ -28,6 +30,14 @@ def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
     for sample in document["samples"]:
         yield from _sample_lines(sample)
     yield ""
+
+
+def _prediction_lines(prediction: Mapping[str, Any]) -> Iterator[str]:
+    """What the recipe's law predicted, and what is to be minded about it."""
+    yield f"law: {prediction['text']}"
+    for warning in prediction["warnings"]:
+        if warning["text"] not in prediction["text"]:
+            yield f"  mind: {warning['text']}"
 
 
 def _cohort_lines(cohort: Mapping[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from tutelage.objectives.terms import Term
@@ -35,6 +36,8 @@ class Recipe:
             stream of a cohort.
         students: How many students learn together on one backbone; None is one, or as many as there are `members`.
         members: What tells them apart; those that are not listed differ by their seeds.
+        law: A distillation law, by file or published name, whose predicted loss is held against the achieved one. It
+            changes nothing of the student, so it does not count towards what identifies the run.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Recipe:
     data_seed: int | None = None
     students: int | None = None
     members: tuple[MemberSettings, ...] = ()
+    law: Path | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -96,7 +100,7 @@ class Recipe:
             contents: Hashes by part ("data") and key ("train"); each takes the place of a path.
         """
         plain = self.to_dict()
-        del plain["seed"], plain["name"]
+        del plain["seed"], plain["name"], plain["law"]
         drop_later(plain)
         plain["training"] = jsonable(self.training.identity())
         for part, hashes in contents.items():

@@ -25,6 +25,7 @@ from tutelage.records.run import LawColumns, Run
 from tutelage.runs.cost import TrainingCost
 from tutelage.runs.folder import RunFolder
 from tutelage.runs.materials import Materials
+from tutelage.runs.prediction import forecast_run
 from tutelage.students.export import ExportedStudent
 from tutelage.training.loop import Trained
 from tutelage.training.preflight import PreflightReport
@@ -136,7 +137,7 @@ def size_of(folder: Path) -> int:
 
 def _body(findings: Findings, folder: RunFolder, provenance: Mapping[str, Any]) -> dict[str, Any]:
     materials, trained = findings.materials, findings.trained
-    recipe = materials.recipe
+    recipe, systems = materials.recipe, findings.systems()
     return {
         "path": str(folder.result),
         "recipe": {"name": recipe.name, "sha256": materials.recipe_hash, "resolved": recipe.to_dict()},
@@ -156,13 +157,22 @@ def _body(findings: Findings, folder: RunFolder, provenance: Mapping[str, Any]) 
             "kept_step": trained.kept_step,
         },
         "law": asdict(findings.law_columns),
-        "systems": findings.systems(),
+        "systems": systems,
+        "prediction": _predict(findings, systems),
         "scores": {name: score.to_dict() for name, score in findings.scores().items()},
         "adapter": {"sha256": hash_files(folder.adapter)} if folder.adapter.is_dir() else None,
         **findings.details(),
         **findings.sections,
         "provenance": provenance,
     }
+
+
+def _predict(findings: Findings, systems: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What the recipe's law says of the run; None where it names none."""
+    recipe = findings.materials.recipe
+    from_scratch = recipe.to_dict()["student"].get("config") is not None
+    found = forecast_run(recipe.law, findings.law_columns, recipe.task, systems, from_scratch=from_scratch)
+    return None if found is None else found.to_dict()
 
 
 def run_of(document: Mapping[str, Any], folder: Path) -> Run:

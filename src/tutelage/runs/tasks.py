@@ -14,6 +14,7 @@ from tutelage.runs.attempt import Attempt
 from tutelage.runs.cohort.forecast import forecast_cohort
 from tutelage.runs.cohort.settings import require_samples
 from tutelage.runs.materials import Materials
+from tutelage.runs.prediction import find_run_law
 from tutelage.runs.recipe import Recipe
 from tutelage.runs.speech.materials import SpeechMaterials, gather_speech
 from tutelage.runs.speech.recipe import SpeechRecipe
@@ -46,6 +47,7 @@ def gather_materials(
         TutelageError: A model could not be fetched.
     """
     require_trackers(recipe.training.trackers)
+    find_run_law(recipe.law)
     if isinstance(recipe, TextRecipe):
         return gather_text(recipe, talk=talk, require_weights=require_weights)
     if isinstance(recipe, SpeechRecipe):
