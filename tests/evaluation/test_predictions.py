@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax
@@ -91,3 +93,4 @@ class TestWhatIsRefused:
             one.check_same_positions(take(one, np.arange(400)[::-1]))
         with pytest.raises(InputError, match="not judged at the same"):
             one.check_same_positions(simulate(400, seed=1))  # the same groups, other labels
+        assert not one.same_positions(replace(one, groups_N=one.groups_N[::-1]))  # the same labels, other groups

@@ -30,7 +30,13 @@ CLIPS = 4
 
 
 def judge_text(folder: Path, *systems: System, **settings: Any) -> dict[str, Any]:
-    chosen = {"systems": settings.get("systems") or Systems(systems), "length": 24, "device": "cpu", "draws": 100, "speed_items": 0}
+    chosen = {
+        "systems": settings.get("systems") or Systems(systems),
+        "length": 24,
+        "device": "cpu",
+        "draws": 100,
+        "speed_items": 0,
+    }
     document = evaluate_text(TextExamination(documents=folder / "held_out.jsonl", **{**chosen, **settings})).to_dict()
     found: dict[str, Any] = json.loads(json.dumps(document))
     return found
@@ -135,6 +141,7 @@ def test_speech_has_errors_by_kind_loss_calibration_and_agreement(manifest: Path
         assert metrics["perplexity"]["value"] == pytest.approx(np.exp(metrics["nats_per_token"]["value"]))
         assert sum(one["count"] for one in row["calibration"]["bins"]) == row["calibration"]["positions"]
     assert itself["agreement"] is None
+    assert "teacher_kl" not in itself["metrics"]
     assert same["agreement"]["value"] == 1
     assert same["metrics"]["teacher_kl"]["value"] == pytest.approx(0, abs=ZERO)
     assert other["metrics"]["teacher_kl"]["value"] > 0.01
@@ -144,6 +151,14 @@ def test_speech_has_errors_by_kind_loss_calibration_and_agreement(manifest: Path
 def test_batches_change_no_score(manifest: Path) -> None:
     one, other = (judge_speech(manifest, shared_tiny_whisper(), batch_size=size)["models"][0] for size in (1, 4))
     for metric in ("wer", "nats_per_token", "brier"):
+        assert one["metrics"][metric]["value"] == pytest.approx(other["metrics"][metric]["value"], rel=1e-5)
+
+
+def test_the_order_of_the_manifest_changes_no_score(manifest: Path, tmp_path: Path) -> None:
+    turned = tmp_path / "turned.jsonl"
+    turned.write_text("\n".join(reversed(manifest.read_text().splitlines())) + "\n")
+    one, other = (judge_speech(path, shared_tiny_whisper())["models"][0] for path in (manifest, turned))
+    for metric in ("wer", "cer", "nats_per_token", "brier"):
         assert one["metrics"][metric]["value"] == pytest.approx(other["metrics"][metric]["value"], rel=1e-5)
 
 
