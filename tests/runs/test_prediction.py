@@ -180,3 +180,13 @@ def test_a_run_is_held_against_the_law_that_its_recipe_names(
     assert "  mind: student_params: a student's size" in printed
     without = [*result_lines({**document, "prediction": None})]
     assert not any(line.startswith(("law: ", "  mind: ")) for line in without)
+
+
+def test_a_student_that_began_with_trained_weights_is_told_apart_from_those_of_the_published_law(
+    tmp_path: Path,
+) -> None:
+    recipe = write_text_run(tmp_path)
+    command = ["distill", str(recipe), "--set", "law=busbridge2025", "--set", "training.steps=1", "--quiet"]
+    assert main([*command, "--out", str(tmp_path / "run"), "--ledger", str(tmp_path / "ledger.db")]) == 0
+    prediction = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["prediction"]
+    assert prediction["warnings"][-1]["code"] == "trained-weights"

@@ -171,7 +171,8 @@ def _predict(findings: Findings, systems: Sequence[Mapping[str, Any]]) -> dict[s
     """What the recipe's law says of the run; None where it names none."""
     recipe = findings.materials.recipe
     from_scratch = recipe.to_dict()["student"].get("config") is not None
-    found = forecast_run(recipe.law, findings.law_columns, recipe.task, systems, from_scratch=from_scratch)
+    columns = LawColumns(**findings.sections.get("law", asdict(findings.law_columns)))  # a cohort's: the mean member's
+    found = forecast_run(recipe.law, columns, recipe.task, systems, from_scratch=from_scratch)
     return None if found is None else found.to_dict()
 
 
