@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
     out = (arguments.out or Path("runs")).absolute()
     ledger = ledger_path(arguments.ledger)
-    jobs = plan_jobs(recipes, seeds, out, dump_recipe, arguments.device or "auto", talk(arguments.quiet))
+    say, device, whole = talk(arguments.quiet), arguments.device or "auto", not arguments.dry_run
+    jobs = plan_jobs(recipes, seeds, out, dump_recipe, device, say, require_weights=whole)
     if arguments.dry_run:
         planned = {"runs": [{"recipe": job.recipe.name, "seed": job.recipe.seed, "path": str(job.out)} for job in jobs]}
         print_document(Document("study.dry-run", planned), as_json=arguments.json, human="\n".join(map(_line, jobs)))

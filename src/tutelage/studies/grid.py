@@ -26,6 +26,8 @@ def plan_jobs(
     dump: Callable[[Recipe], str],
     device: str = "auto",
     talk: Talk = say_nothing,
+    *,
+    require_weights: bool = True,
 ) -> tuple[Job, ...]:
     """Every recipe under every seed, checked.
 
@@ -36,6 +38,7 @@ def plan_jobs(
         dump: Writes a recipe as a file (`config.dump_recipe`).
         device: torch device, or "auto".
         talk: Told where models were found.
+        require_weights: False accepts folders of configuration alone, for a dry run.
 
     Raises:
         InputError: Every fault of every recipe; recipes of one name, or that are the same run; a folder that holds
@@ -46,7 +49,7 @@ def plan_jobs(
     jobs: list[Job] = []
     for recipe in recipes:
         try:
-            recipe_hash = gather_materials(recipe, talk=talk).recipe_hash
+            recipe_hash = gather_materials(recipe, talk=talk, require_weights=require_weights).recipe_hash
         except InputError as error:
             faults += [f"{recipe.name}: {fault}" for fault in error.faults]
             continue
