@@ -1,7 +1,8 @@
-"""Show a law or a plan as one HTML file: figures with their findings, and the numbers behind them.
+"""Show a run, a law or a plan as one HTML file: figures with their findings, and the numbers behind them.
 
-The source is a law file, a published law by name, or a file with what `tutelage plan --json` printed. The page needs
-nothing else: no script, no font and no picture from elsewhere. The same source gives the same bytes.
+The source is a run's folder (or its result.json), a law file, a published law by name, or a file with what `tutelage
+plan --json` printed. A run that is not finished gives a page of what there is. The page needs nothing else: no script,
+no font and no picture from elsewhere. The same source gives the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from tutelage.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `tutelage report`."""
     parser.add_argument(
-        "source", metavar="law.json|plan.json", help="a law file, a published law, or a plan's document"
+        "source",
+        metavar="RUN|law.json|plan.json",
+        help="a run's folder, a law file, a published law, or a plan's document",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file; must not exist yet")
     add_options(parser, "--force")

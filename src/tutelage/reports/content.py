@@ -79,14 +79,54 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A part of a line.
+
+    Args:
+        text: Words.
+        kind: "lost" is struck out, "added" underlined, "none" said softly; "" is plain.
+    """
+
+    text: str
+    kind: Literal["", "lost", "added", "none"] = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One text of an example.
+
+    Args:
+        label: Whose it is.
+        pieces: The text, in order.
+    """
+
+    label: str
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Texts that belong together, one below the other.
+
+    Args:
+        title: What they are of.
+        lines: The texts.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of a page, in the order: paragraphs, tables, figures, items.
+    """A part of a page, in the order: paragraphs, tables, figures, examples, items.
 
     Args:
         title: Its heading.
         paragraphs: Text.
         tables: Tables that are always open.
         figures: Figures.
+        examples: Texts side by side.
         items: A list, one sentence an item.
     """
 
@@ -95,6 +135,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
     items: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from importlib import resources
 from tutelage import __version__
 from tutelage.errors import MissingExtraError
 from tutelage.reports.canvas import drawings
-from tutelage.reports.content import Page
+from tutelage.reports.content import Page, Section
 
 
 def render(page: Page, source: str) -> str:
@@ -41,7 +41,7 @@ def render(page: Page, source: str) -> str:
     # What is marked safe is ours: the style sheet, and drawings whose text was escaped when they were written as XML.
     style = Markup((folder / "page.css").read_text("utf-8"))
     svg = {figure.id: [Markup(drawing) for drawing in drawings(figure)] for figure in page.figures}
-    sections = [part for part in page.sections if part.tables or part.figures or part.items or part.paragraphs]
+    sections = [part for part in page.sections if part != Section(part.title)]
     return template.render(page=page, sections=sections, style=style, svg=svg, version=__version__, source=source[:16])
 
 
