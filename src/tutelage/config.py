@@ -205,13 +205,13 @@ def _place_of(location: tuple[int | str, ...], document: Any) -> tuple[str, Any]
 
 
 def _anchored(settings: Any, folder: Path) -> Any:
-    """Relative paths made relative to the recipe's folder; a `model` that is no folder there is a hub name."""
+    """Relative paths made relative to the recipe's folder; a `model` or `dataset` without a folder is a hub name."""
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if isinstance(value, Path):
             changes[field.name] = folder / value
-        elif field.name == "model" and isinstance(value, str):
+        elif field.name in ("model", "dataset") and isinstance(value, str):
             changes[field.name] = _model(value, folder)
         elif dataclasses.is_dataclass(value):
             changes[field.name] = _anchored(value, folder)

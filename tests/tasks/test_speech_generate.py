@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from tiny import shared_tiny_whisper
-from tutelage.progress import Advance
+from tutelage.errors import InputError
 from tutelage.tasks.speech.audio import SAMPLE_RATE, read_audio
+from tutelage.tasks.speech.beams import search_beams
 from tutelage.tasks.speech.features import FrozenEncoder
 from tutelage.tasks.speech.generate import TokenCap, Transcript, from_audio, from_outputs, transcribe
 from tutelage.tasks.speech.labels import LabelCodec
@@ -152,19 +153,10 @@ def test_an_adapted_model_transcribes(
     assert transcribe(wrapped, clips, encode, codec) == transcribe(speech_model, clips, encode, codec)
 
 
-def test_mode_progress_and_no_clips(speech_model: Any, codec: LabelCodec, clips: list[Utterance], encode: Any) -> None:
-    counted = []
-
-    class Bar:
-        def __enter__(self) -> Advance:
-            return lambda count=1, note="": counted.append(count)
-
-        def __exit__(self, *details: object) -> None: ...
-
+def test_mode_and_no_clips(speech_model: Any, codec: LabelCodec, clips: list[Utterance], encode: Any) -> None:
     model = copy.deepcopy(speech_model).train()
-    transcribe(model, clips, encode, codec, cap=FIXED, batch_size=2, progress=lambda *a, **k: Bar())
+    transcribe(model, clips, encode, codec, cap=FIXED, batch_size=2)
     assert model.training
-    assert counted == [2, 2, 1]
     assert transcribe(model, [], encode, codec) == []
 
 
@@ -189,3 +181,49 @@ def test_missing_suppression_settings_are_no_obstacle(
     other = copy.copy(speech_model)
     other.generation_config = SimpleNamespace()
     assert transcribe(other, clips[:1], encode, codec, cap=FIXED)[0].tokens
+
+
+def test_beams_are_the_librarys(
+    speech_model: Any, processor: Any, codec: LabelCodec, clips: list[Utterance], encode: Any
+) -> None:
+    ours = transcribe(speech_model, clips, encode, codec, cap=FIXED, batch_size=1, beams=3)
+    for clip, transcript in zip(clips, ours, strict=True):
+        features = processor.feature_extractor(
+            read_audio(clip.audio), sampling_rate=SAMPLE_RATE, return_tensors="pt"
+        ).input_features
+        theirs = speech_model.generate(
+            input_features=features,
+            language="es",
+            task="transcribe",
+            return_timestamps=False,
+            max_new_tokens=12,
+            num_beams=3,
+        )[0].tolist()
+        prompt = list(codec.prompt)
+        theirs = theirs[len(prompt) :] if theirs[: len(prompt)] == prompt else theirs
+        assert list(transcript.tokens) == [token for token in theirs if token != codec.end_of_text]
+    greedy = transcribe(speech_model, clips, encode, codec, cap=FIXED, batch_size=1)
+    assert [t.tokens for t in ours] != [t.tokens for t in greedy], "beams that change nothing would prove nothing"
+
+
+def test_beams_in_a_batch_end_at_every_clips_own_cap(
+    speech_model: Any, codec: LabelCodec, clips: list[Utterance], encode: Any
+) -> None:
+    found = transcribe(speech_model, clips, encode, codec, cap=TokenCap(base=2, per_second=2), batch_size=5, beams=2)
+    assert [len(transcript.tokens) for transcript in found] == [
+        TokenCap(base=2, per_second=2).tokens(clip.duration) for clip in clips
+    ]
+    assert all(transcript.hit_cap for transcript in found)
+
+
+def test_beams_stop_at_end_of_text(speech_model: Any, codec: LabelCodec, clips: list[Utterance], encode: Any) -> None:
+    (free,) = transcribe(speech_model, clips[:1], encode, codec, cap=FIXED, beams=2)
+    (stopped,) = transcribe(speech_model, clips[:1], encode, stopping_at(codec, free.tokens[3]), cap=FIXED, beams=2)
+    assert free.hit_cap
+    assert not stopped.hit_cap
+    assert free.tokens[3] not in stopped.tokens
+
+
+def test_beams_of_an_average_are_refused(codec: LabelCodec, clips: list[Utterance], encode: Any) -> None:
+    with pytest.raises(InputError, match=r"take beams: 1 \(greedy\)"):
+        search_beams(torch.nn.Linear(1, 1), torch.zeros(1, 2, 32), codec, [3], beams=2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tutelage.evaluation.bootstrap import Resampling
-from tutelage.models.load import SpeechModel
 from tutelage.objectives.signal import Signal
 from tutelage.progress import Progress, no_progress
 from tutelage.records.estimate import Estimate
@@ -24,10 +24,12 @@ from tutelage.runs.attempt import Attempt
 from tutelage.runs.classroom import Course
 from tutelage.runs.folder import RunFolder
 from tutelage.runs.speech.assembly import Assembly, assemble, load_outline
+from tutelage.runs.speech.augment import TrainingClips, hear_training
 from tutelage.runs.speech.cost import count_training
 from tutelage.runs.speech.findings import SpeechFindings
 from tutelage.runs.speech.judge import Bench, Corners, Verdict, judge, measure_loss, measure_speed
 from tutelage.runs.speech.materials import SpeechMaterials
+from tutelage.runs.speech.pseudo_labels import label_by_teacher
 from tutelage.runs.speech.recipe import SpeechRecipe
 from tutelage.runs.speech.sensitivity import choose_decoder_layers
 from tutelage.runs.speech.teachers import Hearing, SideBySide, encoders_of, hear
@@ -36,7 +38,6 @@ from tutelage.students.export import AdapterBase, ExportedStudent, export_studen
 from tutelage.students.layer_map import describe
 from tutelage.students.lora import expected_modules
 from tutelage.students.shrink import shrink_speech_model
-from tutelage.tasks.sampler import EpochSampler
 from tutelage.tasks.speech.batch import SpeechBatch, SpeechExamples
 from tutelage.tasks.speech.features import FrozenEncoder
 from tutelage.tasks.speech.forward import decode
@@ -46,10 +47,9 @@ from tutelage.tasks.speech.live import ClipFeatures, CurrentOutputs
 from tutelage.tasks.speech.manifest import Utterance
 from tutelage.teachers.committee import Committee
 from tutelage.teachers.live import LiveTeacher
-from tutelage.teachers.prefix_cache import EncoderOutputs, PrefixCache
 from tutelage.teachers.settings import ALONE
 from tutelage.training.checks import check_budget, check_targets
-from tutelage.training.loop import Stream
+from tutelage.training.loop import Sampler, Stream
 from tutelage.training.preflight import PreflightReport, garble_padding, preflight
 from tutelage.training.step import Lesson
 
@@ -74,6 +74,7 @@ class SpeechClassroom:
         lesson: Who learns what from whom.
         progress: Opens bars.
         dev: The dev split's clips as batches; None without one.
+        training: What `train` is made of, and its order.
     """
 
     materials: SpeechMaterials
@@ -82,12 +83,13 @@ class SpeechClassroom:
     codec: LabelCodec
     train: SpeechExamples
     held_out: SpeechExamples
-    outputs: EncoderOutputs
+    outputs: Mapping[str, Tensor]
     hearing: Hearing
     teacher: LiveTeacher[SpeechBatch] | Committee[SpeechBatch] | None
     lesson: Lesson[SpeechBatch] = field(repr=False)
     progress: Progress = no_progress
     dev: SpeechExamples | None = None
+    training: TrainingClips | None = None
 
     @property
     def recipe(self) -> SpeechRecipe:
@@ -196,7 +198,7 @@ class SpeechClassroom:
             cost=count_training(
                 self.assembly.outline,
                 [len(self.codec.prompt) - 1 + length for length in lengths],
-                len(self.materials.train.utterances),
+                len(self.train),
                 live_teacher=self.teacher is not None,
                 passes=steps * self.recipe.training.accumulate,
             ),
@@ -233,10 +235,11 @@ class SpeechClassroom:
             Resampling(draws=settings.bootstrap_draws, seed=RESAMPLING_SEED),
             settings.batch_size,
             progress=self.progress,
+            beams=settings.beams,
         )
 
-    def _sampler(self) -> EpochSampler:
-        return EpochSampler(len(self.train), self.recipe.training.batch_size, self.recipe.order_seed)
+    def _sampler(self) -> Sampler:
+        return (self.training or hear_training(self.materials)).sampler()
 
     def _lengths_seen(self, steps: int) -> list[int]:
         """Text tokens, end-of-text among them, of every clip in these steps, by drawing the batches again."""
@@ -300,6 +303,9 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
         InputError: The design does not fit the models, or the model does not know the language.
     """
     recipe = materials.recipe
+    with accelerator.local_main_process_first():  # the others find in the cache what it transcribed
+        materials = label_by_teacher(materials, attempt, str(accelerator.device))
+    training = hear_training(materials)
     outline = load_outline(
         materials, str(accelerator.device), lambda source: choose_decoder_layers(materials, source, attempt)
     )
@@ -313,21 +319,22 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
     hearing = hear(outline.teachers, student.speech, committee=recipe.teacher.is_committee)
     for line in hearing.differences():
         attempt.talk(line)
-    outputs = _encode(materials, student.speech, attempt, accelerator)  # before adapters change what the encoder is
+    outputs = training.encode_all(student.speech, attempt, accelerator)  # before adapters change what the encoder is
     assembly = assemble(recipe, outline)
     teacher = None
     if assembly.objective.needs_teacher:
         teacher = hearing.teach(recipe.teacher, assembly.objective)
-    others = [_encode(materials, one.cut, attempt, accelerator) for one in encoders_of(outline.teachers).values()]
-    heard = SideBySide([outputs, *others]) if others else outputs
+    others = [training.encode_all(one.cut, attempt, accelerator) for one in encoders_of(outline.teachers).values()]
+    heard: Mapping[str, Tensor] = SideBySide([outputs, *others]) if others else outputs
     everyone = (student.speech, *(one.cut for one in outline.teachers))
     positions = min(speech.model.config.max_target_positions for speech in everyone)
     listened = (student.processor.feature_extractor, student.speech.window_seconds)
     train, held_out = (
-        SpeechExamples(
-            clips, heard, codec, positions, ClipFeatures(clips, *listened) if outline.trains_encoder else None
+        SpeechExamples(clips, heard, codec, positions, features(*listened) if outline.trains_encoder else None)
+        for clips, features in (
+            (training.clips, training.features),
+            (materials.held_out.utterances, partial(ClipFeatures, materials.held_out.utterances)),
         )
-        for clips in (materials.train.utterances, materials.held_out.utterances)
     )
     clips = () if materials.dev is None else materials.dev.utterances
     dev = SpeechExamples(clips, outputs, codec, positions) if clips else None
@@ -345,19 +352,8 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
         lesson,
         attempt.progress,
         dev,
+        training,
     )
-
-
-def _encode(
-    materials: SpeechMaterials, speech: SpeechModel, attempt: Attempt, accelerator: Accelerator
-) -> EncoderOutputs:
-    encoder = FrozenEncoder(speech.model, speech.processor.feature_extractor)
-    dev = () if materials.dev is None else materials.dev.utterances
-    clips = (*materials.train.utterances, *materials.held_out.utterances, *dev)
-    with accelerator.local_main_process_first():  # the others find in the cache what it computed
-        outputs = PrefixCache(encoder, talk=attempt.talk).get_or_compute(clips, progress=attempt.progress)
-    attempt.talk(f"encoder outputs: {outputs.use.hits} found in the cache, {outputs.use.misses} computed")
-    return outputs
 
 
 def make_lesson(

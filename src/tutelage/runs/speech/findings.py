@@ -16,6 +16,7 @@ from tutelage.records.estimate import Estimate
 from tutelage.records.run import LawColumns
 from tutelage.runs.result import Findings, hash_files, size_of
 from tutelage.runs.speech.assembly import Outline
+from tutelage.runs.speech.augment import hear_training
 from tutelage.runs.speech.card import write_card
 from tutelage.runs.speech.judge import Verdict
 from tutelage.runs.speech.materials import SpeechMaterials
@@ -104,7 +105,11 @@ class SpeechFindings(Findings):
             "seeds": {"recipe": recipe.seed, "bootstrap": self.student.score.resampling.seed},
             "data": {
                 "language": recipe.data.language,
-                "train": _describe_data(materials.train),
+                "train": {
+                    **_describe_data(materials.train),
+                    "augment": hear_training(materials).describe(),
+                    "pseudo_labels": materials.labelling,
+                },
                 "held_out": _describe_data(materials.held_out),
             },
             "student": {

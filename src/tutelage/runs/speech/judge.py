@@ -48,6 +48,7 @@ class Bench:
         batch_size: Clips decoded together.
         cap: New tokens by duration, the same for every system.
         progress: Opens bars.
+        beams: Transcripts that the search keeps; 1 is greedy.
         told: The teacher's logits of a batch, for a model's divergence from it; None does not measure it.
     """
 
@@ -58,6 +59,7 @@ class Bench:
     batch_size: int = 16
     cap: TokenCap = field(default_factory=TokenCap)
     progress: Progress = no_progress
+    beams: int = 1
     told: Callable[[SpeechBatch], Tensor] | None = None
 
 
@@ -209,7 +211,7 @@ def measure_loss(model: Any, clips: Sequence[Utterance], examples: SpeechExample
 
 def write(clips: Sequence[Utterance], model: Any, encode: EncodeClips, bench: Bench) -> list[Transcript]:
     """Transcripts under the bench's decoding settings: the one place where a model writes for a score or a time."""
-    return transcribe(model, clips, encode, bench.codec, cap=bench.cap, batch_size=bench.batch_size)
+    return transcribe(model, clips, encode, bench.codec, cap=bench.cap, batch_size=bench.batch_size, beams=bench.beams)
 
 
 @torch.no_grad()

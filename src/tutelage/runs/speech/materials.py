@@ -18,7 +18,7 @@ from tutelage.models.resolve import ResolvedModel, resolve_model
 from tutelage.models.verify import read_config
 from tutelage.progress import Progress, Talk, no_progress, say_nothing
 from tutelage.records.document import Caution
-from tutelage.records.hashing import sha256_file, sha256_json
+from tutelage.records.hashing import sha256_json
 from tutelage.runs.speech.recipe import SpeechRecipe
 from tutelage.runs.teacher_folders import TeacherFolder, find_teachers, identify_teacher
 from tutelage.tasks.speech.manifest import Manifest, read_manifest
@@ -40,6 +40,7 @@ class SpeechMaterials:
         cautions: Soft faults of the data.
         teachers: Everyone who teaches, with adapters; the leading member first.
         dev: Clips that training looks at to end and to choose its step; None without.
+        labelling: What came of the teacher's transcripts, where they are the labels; None before, and without.
     """
 
     recipe: SpeechRecipe
@@ -51,6 +52,7 @@ class SpeechMaterials:
     cautions: tuple[Caution, ...] = ()
     teachers: tuple[TeacherFolder, ...] = ()
     dev: Manifest | None = None
+    labelling: Mapping[str, Any] | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -109,10 +111,13 @@ def _read_data(
     manifests: list[Manifest] = []
     paths = [data.train, data.held_out, *([] if data.dev is None else [data.dev])]
     for path in paths:
+        learned = path is data.train
         try:
             manifests.append(
                 read_manifest(
                     path,
+                    slowest=data.augment.slowest if learned and data.augment else 1.0,
+                    needs_text=not learned or data.pseudo_labels is None,
                     window_seconds=recipe.student.window_seconds,
                     overlong=data.overlong,
                     normalise=normaliser,
@@ -134,13 +139,13 @@ def _read_data(
 
 def _refuse_leaks_of_dev(dev: Manifest, train: Manifest, held_out: Manifest) -> None:
     """Recordings of the dev split that are in another set: one fault a set."""
-    digests = {sha256_file(utterance.audio): utterance.id for utterance in dev.utterances}
+    digests = {utterance.sha256: utterance.id for utterance in dev.utterances}
     faults = []
     for name, other, why in (
         ("training", train, "what was learned by heart would say when to stop"),
         ("held-out", held_out, "the result would be chosen on what it is judged on"),
     ):
-        found = {sha256_file(utterance.audio): utterance.id for utterance in other.utterances}
+        found = {utterance.sha256: utterance.id for utterance in other.utterances}
         leaked = [f"{digests[digest]} (also {found[digest]})" for digest in digests if digest in found]
         if leaked:
             faults.append(
@@ -153,18 +158,18 @@ def _refuse_leaks_of_dev(dev: Manifest, train: Manifest, held_out: Manifest) -> 
 
 def _find_leaks(train: Manifest, held_out: Manifest, normaliser: Normaliser) -> tuple[Caution, ...]:
     """Recordings that are in both sets are refused; transcripts that are in both are worth a warning."""
-    learned = {sha256_file(utterance.audio): utterance.id for utterance in train.utterances}
+    learned = {utterance.sha256: utterance.id for utterance in train.utterances}
     leaked = [
         f"{utterance.id} (also {learned[digest]})"
         for utterance in held_out.utterances
-        if (digest := sha256_file(utterance.audio)) in learned
+        if (digest := utterance.sha256) in learned
     ]
     if leaked:
         raise InputError(
             f"{len(leaked)} held-out recordings are among the training recordings, so the result would prove nothing: "
             f"{', '.join(leaked[:_NAMED])}. Split by recording."
         )
-    said = {normaliser(utterance.text) for utterance in train.utterances}
+    said = {normaliser(utterance.text) for utterance in train.utterances if utterance.text}
     shared = [utterance.id for utterance in held_out.utterances if normaliser(utterance.text) in said]
     if not shared:
         return ()

@@ -1,7 +1,8 @@
-"""Greedy transcription, the same for a stock teacher at 30 s and a student with a shorter window.
+"""Transcription, greedy or by beams, the same for a stock teacher at 30 s and a student with a shorter window.
 
 Covers: batched greedy search over encoder outputs with the model's own suppressed tokens, without timestamps, new
-tokens capped by the clip's duration. Does not cover: beam search, long-form audio, timestamps, scoring.
+tokens capped by the clip's duration; beam search by the library (`beams`). Does not cover: audio longer than the window
+(`long`), timestamps, scoring.
 
 Why not `model.generate`: its long-form logic wants input features of the full window, takes precomputed encoder
 outputs in some versions only, and has one cap a batch. On features of one clip the result is the same (tested).
@@ -13,71 +14,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from tutelage.progress import Progress, no_progress
 from tutelage.tasks.speech.audio import read_audio
+from tutelage.tasks.speech.beams import search_beams, suppressed
 from tutelage.tasks.speech.features import FrozenEncoder
 from tutelage.tasks.speech.labels import LabelCodec
 from tutelage.tasks.speech.manifest import Utterance
+from tutelage.tasks.speech.transcript import TokenCap, Transcript
 
 EncodeClips = Callable[[Sequence[Utterance]], Tensor]
 """Encoder outputs (B, S, H) of some utterances."""
 
-
-@dataclass(frozen=True)
-class TokenCap:
-    """How many new tokens a clip may take, end-of-text included: ceil(base + per_second * seconds).
-
-    A model that does not stop repeats itself, and repetitions dominate a word error rate; so every system that is
-    compared gets this one cap.
-
-    The defaults leave every one of the 489 training transcripts of the Spanish captions at least 1.4 times its length
-    (Whisper's tokenizer; the fastest takes 12.4 tokens a second, 99.9 % fewer than 11.6; least squares 1.8 + 4.3 a
-    second).
-
-    Args:
-        base: Tokens for a clip of no length.
-        per_second: Tokens a second.
-
-    Raises:
-        ValueError: A number is negative, or both are 0.
-    """
-
-    base: float = 10.0
-    per_second: float = 10.0
-
-    def __post_init__(self) -> None:
-        if not (self.base >= 0 and self.per_second >= 0 and math.isfinite(self.base + self.per_second)):
-            raise ValueError(
-                f"the token cap {self.base} + {self.per_second} per second must be finite and not negative."
-            )
-        if self.base + self.per_second == 0:
-            raise ValueError("the token cap is 0 for every clip: nothing could be transcribed.")
-
-    def tokens(self, seconds: float) -> int:
-        """The cap of a clip of this duration, at least 1."""
-        return max(1, math.ceil(self.base + self.per_second * seconds))
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What a model heard.
-
-    Args:
-        text: Without special tokens and outer space.
-        tokens: Generated ids, without prompt and end-of-text.
-        hit_cap: True when the model was cut off before it said end-of-text.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    hit_cap: bool
+__all__ = ["EncodeClips", "TokenCap", "Transcript", "from_audio", "from_outputs", "transcribe"]
 
 
 def from_outputs(outputs: Mapping[str, Tensor]) -> EncodeClips:
@@ -98,9 +52,9 @@ def transcribe(
     *,
     cap: TokenCap | None = None,
     batch_size: int = 16,
-    progress: Progress = no_progress,
+    beams: int = 1,
 ) -> list[Transcript]:
-    """Greedy transcripts, in the order of `utterances`.
+    """Transcripts, in the order of `utterances`.
 
     Clips are batched with others of about their length, longest first. A clip's transcript does not depend on its
     batch (up to the last bits of the arithmetic).
@@ -112,7 +66,10 @@ def transcribe(
         codec: Prompt, end-of-text and decoding.
         cap: New tokens by duration; None for the default `TokenCap`.
         batch_size: Clips a batch.
-        progress: Told of each clip.
+        beams: Transcripts that the search keeps (`beams.search_beams`); 1 is greedy.
+
+    Raises:
+        InputError: Beams are asked of a model that the library cannot search with.
     """
     cap = cap or TokenCap()
     config: Any = model.config
@@ -122,14 +79,13 @@ def transcribe(
     was_training = model.training
     model.eval()
     try:
-        with progress("transcribe", total=len(utterances), unit="clip") as advance:
-            for start in range(0, len(longest_first), batch_size):
-                positions = longest_first[start : start + batch_size]
-                clips = [utterances[position] for position in positions]
-                caps = [min(room, cap.tokens(clip.duration)) for clip in clips]
-                found = _search(model, encode(clips), codec, caps)
-                transcripts.update(zip(positions, found, strict=True))
-                advance(len(positions))
+        for start in range(0, len(longest_first), batch_size):
+            positions = longest_first[start : start + batch_size]
+            clips = [utterances[position] for position in positions]
+            caps = [min(room, cap.tokens(clip.duration)) for clip in clips]
+            search = _search if beams == 1 else partial(search_beams, beams=beams)
+            found = search(model, encode(clips), codec, caps)
+            transcripts.update(zip(positions, found, strict=True))
     finally:
         model.train(was_training)
     return [transcripts[position] for position in range(len(utterances))]
@@ -140,7 +96,7 @@ def _search(model: nn.Module, encoder_BSH: Tensor, codec: LabelCodec, caps: Sequ
     """Greedy search of one batch; all prompts have one length, so nothing is padded."""
     parameter = next(model.parameters())
     encoder = BaseModelOutput(last_hidden_state=encoder_BSH.to(parameter.device, parameter.dtype))
-    always, at_first = _suppressed(model)
+    always, at_first = suppressed(model)
     next_BT = torch.tensor([codec.prompt] * len(caps), device=parameter.device)
     said: list[list[int]] = [[] for _ in caps]
     stopped = [False] * len(caps)
@@ -165,11 +121,3 @@ def _search(model: nn.Module, encoder_BSH: Tensor, codec: LabelCodec, caps: Sequ
     return [
         Transcript(codec.decode(tokens), tuple(tokens), not stop) for tokens, stop in zip(said, stopped, strict=True)
     ]
-
-
-def _suppressed(model: nn.Module) -> tuple[list[int], list[int]]:
-    """Ids that the model's generation settings forbid: at every position, and at the first one in addition."""
-    settings: Any = model.generation_config
-    always = getattr(settings, "suppress_tokens", None) or []
-    at_first = getattr(settings, "begin_suppress_tokens", None) or []
-    return list(always), list(at_first)

@@ -1,7 +1,8 @@
 """Speech manifests: JSON lines that name recordings and what is said in them, read and checked before anything heavy.
 
 Covers: the product's own rows `{"id", "audio", "text", "duration"[, "group"]}` and NeMo's and lhotse's
-`audio_filepath`; all faults at once, with their lines; groups where the rows name none; a hash of the content.
+`audio_filepath`; rows of datasets; all faults at once, with their lines; groups where the rows name none; a hash of the
+content.
 Does not cover: decoding whole clips (`audio`), tokens (`batch`), or segments of long recordings (`offset` is refused).
 
 Torch-free. soundfile is imported when the first file is opened.
@@ -12,14 +13,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tutelage.errors import InputError, MissingExtraError
 from tutelage.progress import Progress, no_progress
 from tutelage.records.hashing import sha256_file, sha256_json
+from tutelage.tasks.sources import AudioSource
+from tutelage.tasks.speech.dataset import read_audio_rows
 from tutelage.tasks.speech.groups import group_utterances
 
 DURATION_TOLERANCE = 0.1
@@ -45,6 +48,7 @@ class Utterance:
         duration: Seconds, as the file has them (the manifest's figure is only checked).
         group: What must stay on one side of a split and is resampled together; never None after `read_manifest`.
         columns: Further columns of its row that hold a text, such as a speaker.
+        sha256: Of the file's bytes; empty where nobody read them.
     """
 
     id: str
@@ -53,6 +57,7 @@ class Utterance:
     duration: float
     group: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    sha256: str = ""
 
     @property
     def selectable(self) -> dict[str, str]:
@@ -108,16 +113,17 @@ class Manifest:
 class _Row:
     line: int
     utterance: Utterance
-    sha256: str  # of the audio file's bytes
 
 
 def read_manifest(
-    path: Path,
+    path: Path | AudioSource,
     *,
     window_seconds: float | None = None,
     overlong: Literal["error", "drop"] = "error",
     normalise: Callable[[str], str] | None = None,
     progress: Progress = no_progress,
+    slowest: float = 1.0,
+    needs_text: bool = True,
 ) -> Manifest:
     """Read a manifest, check every row and every audio file, and report all faults together.
 
@@ -125,11 +131,13 @@ def read_manifest(
     hashed. A row without `id` is called by its path as written (NeMo's rows have none).
 
     Args:
-        path: JSON lines in UTF-8; paths inside are relative to its folder.
+        path: JSON lines in UTF-8, whose paths are relative to its folder; or a dataset, whose rows name no duration.
         window_seconds: The longest clip that the model takes; None for no limit.
         overlong: What a longer clip is: an error, or a row that is dropped and counted.
         normalise: Makes the text that will be scored; a transcript that it empties is a fault.
         progress: Told of each row.
+        slowest: The lowest speed that clips are played at; at it they must fit the window.
+        needs_text: Whether a row without a transcript is a fault; without, its text is empty.
 
     Returns:
         The utterances, each with a group: the row's own, or else the id of the first utterance that shares its
@@ -139,43 +147,50 @@ def read_manifest(
         InputError: With up to 20 faults, one line each, and the number of the others.
         MissingExtraError: soundfile is not installed.
     """
-    lines = _read_lines(path)
+    lines = _lines_of(path, needs_text=needs_text)
+    folder, place = (path.parent, "line") if isinstance(path, Path) else (Path(), "row")
+    check = _Check(folder, normalise, needs_text)
     faults: list[str] = []
     rows: list[_Row] = []
     dropped: list[Dropped] = []
     first_line: dict[str, int] = {}
     with progress(f"read {path.name}", total=len(lines), unit="row") as advance:
         for number, raw in lines:
-            row, found = _check_row(number, raw, path.parent, normalise)
+            row, found = check.row(number, raw)
             if row is not None:
                 utterance = row.utterance
                 first = first_line.setdefault(utterance.id, number)
                 if first != number:
-                    found.append(f"id {utterance.id!r} is also on line {first}.")
-                elif window_seconds is not None and utterance.duration > window_seconds:
-                    reason = (
-                        f"{utterance.id} lasts {utterance.duration:.2f} s, over the window of {window_seconds:g} s."
-                    )
+                    found.append(f"id {utterance.id!r} is also on {place} {first}.")
+                elif window_seconds is not None and utterance.duration / slowest > window_seconds:
+                    reason = _overlong(utterance, slowest, window_seconds)
                     if overlong == "drop":
                         dropped.append(Dropped(utterance.id, number, utterance.duration, reason))
                     else:
                         found.append(reason)
                     row = None
-            faults += [f"{path}, line {number}: {fault}" for fault in found]
+            faults += [f"{path}, {place} {number}: {fault}" for fault in found]
             if row is not None:
                 rows.append(row)
             advance(1)
-    faults += _faults_of_groups(path, rows)
+    faults += _faults_of_groups(f"{path}, {place}", rows)
     if not rows and not faults:
         faults.append(_nothing_left(path, dropped))
     if faults:
         raise InputError(_at_most(faults))
     utterances = _with_groups(rows)
-    return Manifest(utterances, tuple(dropped), _hash_of(utterances, rows))
+    return Manifest(utterances, tuple(dropped), _hash_of(utterances))
 
 
-def _read_lines(path: Path) -> list[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers."""
+def _overlong(utterance: Utterance, slowest: float, window_seconds: float) -> str:
+    played = "" if slowest >= 1 else f", {utterance.duration / slowest:.2f} s at speed {slowest:g}"
+    return f"{utterance.id} lasts {utterance.duration:.2f} s{played}, over the window of {window_seconds:g} s."
+
+
+def _lines_of(path: Path | AudioSource, *, needs_text: bool) -> list[tuple[int, Any]]:
+    """The rows that are not blank, with their numbers."""
+    if isinstance(path, AudioSource):
+        return list(read_audio_rows(path, needs_text=needs_text))
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -184,53 +199,63 @@ def _read_lines(path: Path) -> list[tuple[int, bytes]]:
     return [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
 
 
-def _check_row(
-    line: int, raw: bytes, folder: Path, normalise: Callable[[str], str] | None
-) -> tuple[_Row | None, list[str]]:
-    """The row if it can be used, and what is wrong with it."""
-    try:
-        value = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return None, [f"byte {error.start} is not UTF-8."]
-    except json.JSONDecodeError as error:
-        return None, [f"not JSON: {error.msg} at column {error.colno}."]
-    except RecursionError:
-        return None, ["not JSON that can be read: nested too deep."]
-    if not isinstance(value, dict):
-        return None, [f"a row is an object with id, audio, text and duration, not a {type(value).__name__}."]
-    faults = list(_faults_of_fields(value))
-    if faults:
-        return None, faults
-    written = str(value.get("audio", value.get("audio_filepath")))
-    utterance = Utterance(
-        id=str(value.get("id", written)),
-        audio=folder / written,
-        text=str(value["text"]).strip(),
-        duration=float(value["duration"]),
-        group=value.get("group"),
-        columns={name: text for name, text in value.items() if name not in _OWN and isinstance(text, str)},
-    )
-    if not (normalise(utterance.text) if normalise else utterance.text).strip():
-        faults.append(f"no words are left of the text {utterance.text!r} after normalisation.")
-    try:
-        seconds = _duration_of(utterance.audio)
-        sha256 = sha256_file(utterance.audio)
-    except InputError as error:
-        return None, [*faults, *error.faults]
-    except OSError as error:
-        return None, [*faults, f"{utterance.audio} cannot be read: {error.strerror}."]
-    if abs(seconds - utterance.duration) > DURATION_TOLERANCE:
-        faults.append(f"the duration is {utterance.duration:g} s, but {utterance.audio.name} lasts {seconds:.3f} s.")
-    return _Row(line, replace(utterance, duration=seconds), sha256), faults
+@dataclass(frozen=True)
+class _Check:
+    """How rows are checked."""
+
+    folder: Path
+    normalise: Callable[[str], str] | None
+    needs_text: bool
+
+    def row(self, line: int, raw: bytes | Mapping[str, Any] | str) -> tuple[_Row | None, list[str]]:
+        """The row (a line of JSON, a row of a dataset, or what is wrong with it) if it can be used, and its faults."""
+        if isinstance(raw, str):
+            return None, [raw]
+        value = raw
+        if isinstance(raw, bytes):
+            try:
+                value = json.loads(raw.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                return None, [f"byte {error.start} is not UTF-8."]
+            except json.JSONDecodeError as error:
+                return None, [f"not JSON: {error.msg} at column {error.colno}."]
+            except RecursionError:
+                return None, ["not JSON that can be read: nested too deep."]
+        if not isinstance(value, Mapping):
+            return None, [f"a row is an object with id, audio, text and duration, not a {type(value).__name__}."]
+        optional = {*(() if self.needs_text else ("text",)), *(() if isinstance(raw, bytes) else ("duration",))}
+        faults = list(_faults_of_fields(value, optional))
+        return (None, faults) if faults else self._hear(line, value)
+
+    def _hear(self, line: int, value: Mapping[str, Any]) -> tuple[_Row | None, list[str]]:
+        """The row of sound fields, if its text and its file are sound too."""
+        written = str(value.get("audio", value.get("audio_filepath")))
+        audio, text, faults = self.folder / written, str(value.get("text", "")).strip(), []
+        if (text or self.needs_text) and not (self.normalise(text) if self.normalise else text).strip():
+            faults.append(f"no words are left of the text {text!r} after normalisation.")
+        try:
+            seconds = _duration_of(audio)
+            sha256 = sha256_file(audio)
+        except InputError as error:
+            return None, [*faults, *error.faults]
+        except OSError as error:
+            return None, [*faults, f"{audio} cannot be read: {error.strerror}."]
+        if abs(seconds - (claimed := float(value.get("duration", seconds)))) > DURATION_TOLERANCE:
+            faults.append(f"the duration is {claimed:g} s, but {audio.name} lasts {seconds:.3f} s.")
+        columns = {name: text for name, text in value.items() if name not in _OWN and isinstance(text, str)}
+        return _Row(
+            line,
+            Utterance(str(value.get("id", written)), audio, text, seconds, value.get("group"), columns, sha256),
+        ), faults
 
 
-def _faults_of_fields(value: Mapping[str, object]) -> Iterator[str]:
+def _faults_of_fields(value: Mapping[str, Any], optional: Collection[str] = ()) -> Iterator[str]:
     """Missing keys and wrong types."""
     audio = "audio" if "audio" in value or "audio_filepath" not in value else "audio_filepath"
     if "audio" in value and "audio_filepath" in value:
         yield "audio and audio_filepath are both given; keep one."
     needed = [audio, "duration", "text", *(["id"] if audio == "audio" else [])]
-    missing = [key for key in sorted(needed) if key not in value]
+    missing = [key for key in sorted(needed) if key not in value and key not in optional]
     if missing:
         yield f"missing: {', '.join(missing)}."
     for key in ("id", audio, "text", "group"):
@@ -276,34 +301,32 @@ def _duration_of(audio: Path) -> float:
         raise InputError(f"{audio} cannot be read as audio: {reason}") from error
 
 
-def _faults_of_groups(path: Path, rows: list[_Row]) -> list[str]:
+def _faults_of_groups(place: str, rows: list[_Row]) -> list[str]:
     """Groups are given by all rows or by none: half of them would put near-duplicates on both sides."""
     without = [row.line for row in rows if row.utterance.group is None]
     if not without or len(without) == len(rows):
         return []
-    return [f"{path}, line {without[0]}: no group, though other rows name one ({len(without)} of {len(rows)} lack it)."]
+    return [f"{place} {without[0]}: no group, though other rows name one ({len(without)} of {len(rows)} lack it)."]
 
 
 def _with_groups(rows: list[_Row]) -> tuple[Utterance, ...]:
     utterances = [row.utterance for row in rows]
     if all(utterance.group is not None for utterance in utterances):
         return tuple(utterances)
-    firsts = group_utterances([utterance.text for utterance in utterances], [row.sha256 for row in rows])
+    said = [utterance.text or utterance.sha256 for utterance in utterances]  # without a text: by recording alone
+    firsts = group_utterances(said, [utterance.sha256 for utterance in utterances])
     return tuple(
         replace(utterance, group=utterances[first].id) for utterance, first in zip(utterances, firsts, strict=True)
     )
 
 
-def _hash_of(utterances: tuple[Utterance, ...], rows: list[_Row]) -> str:
+def _hash_of(utterances: tuple[Utterance, ...]) -> str:
     return sha256_json(
-        [
-            [u.id, u.text, u.group, row.sha256, *([dict(u.columns)] if u.columns else [])]
-            for u, row in zip(utterances, rows, strict=True)
-        ]
+        [[u.id, u.text, u.group, u.sha256, *([dict(u.columns)] if u.columns else [])] for u in utterances]
     )
 
 
-def _nothing_left(path: Path, dropped: list[Dropped]) -> str:
+def _nothing_left(path: Path | AudioSource, dropped: list[Dropped]) -> str:
     if dropped:
         return f"{path} has no utterance left: all {len(dropped)} are longer than the model's window."
     return f"{path} holds no utterance."
