@@ -21,8 +21,8 @@ from tutelage.errors import InputError, InterruptedRunError, PreflightError
 from tutelage.records.ledger import Ledger
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.distil import distil
-from tutelage.runs.tasks import forecast, gather_materials
 from tutelage.runs.systems import Systems
+from tutelage.runs.tasks import forecast, gather_materials
 from tutelage.runs.text.evaluate import TextExamination, evaluate_text
 from tutelage.tasks.text.forward import attention_bias
 from tutelage.training.step import Stepper

@@ -30,7 +30,7 @@ def place_teacher(settings: Teacher, device: str) -> str:
         raise InputError(f"teacher.device is {name!r}, and this machine has no such device: {reason}.") from error
     if place.type == "cpu" and settings.dtype == "float16":
         raise InputError(
-            "teacher.dtype is float16, which a CPU computes slowly and in part not at all. Use bfloat16 (as small, less "
-            "exact) or float32, or name a GPU in teacher.device."
+            "teacher.dtype is float16, which a CPU computes slowly and in part not at all. Use bfloat16 (as small, "
+            "less exact) or float32, or name a GPU in teacher.device."
         )
     return name
