@@ -18,7 +18,7 @@ from tutelage.reports.canvas import Canvas
 from tutelage.reports.content import Figure, Table
 from tutelage.reports.palette import HUES
 from tutelage.reports.run_files import RunFiles
-from tutelage.reports.run_words import METRICS, term_name
+from tutelage.reports.run_words import METRICS, in_sentence, term_name
 
 _ROWS = 13
 _MARGIN = 0.015
@@ -153,7 +153,8 @@ def _weights(at: FloatArray, weights: Mapping[str, FloatArray]) -> Figure:
             canvas.end(float(values[-1]), term_name(name), HUES[number % len(HUES)])
 
     ends = [
-        f"{term_name(name)} {words.number(float(v[0]))} to {words.number(float(v[-1]))}" for name, v in weights.items()
+        f"{in_sentence(term_name(name))} {words.number(float(values[0]))} to {words.number(float(values[-1]))}"
+        for name, values in weights.items()
     ]
     table = _table(at, {term_name(name): values for name, values in weights.items()}, "Weights at some steps")
     finding = f"Weights from the first to the last step: {'; '.join(ends)}."
@@ -191,7 +192,9 @@ def _gradients(at: FloatArray, whole: FloatArray, norms: Mapping[str, FloatArray
     finding = f"The gradient's norm is {words.number(float(np.median(whole)), 3)} at the median step"
     if measured:
         last = {name: float(values[np.isfinite(values)][-1]) for name, values in measured.items()}
-        told = words.listed([f"{term_name(name)} {words.number(value, 3)}" for name, value in last.items()])
+        told = words.listed(
+            [f"{in_sentence(term_name(name))} {words.number(value, 3)}" for name, value in last.items()]
+        )
         finding += f"; of the unweighted terms, where last measured: {told}"
     columns = {"all, weighted": whole, **{term_name(name): values for name, values in measured.items()}}
     shown = [*np.flatnonzero(np.any([np.isfinite(values) for values in measured.values()], axis=0))] if measured else []
@@ -257,7 +260,9 @@ def _dev(checks: Sequence[Mapping[str, Any]]) -> tuple[Figure, ...]:
         (f"{step:.0f}", write(float(v)), words.between(float(lo), float(hi), write))
         for step, v, lo, hi in zip(at, value, low, high, strict=True)
     )
-    finding = f"On the dev split the {title} is lowest at step {at[best]:.0f}: {write(float(value[best]))}."
+    finding = (
+        f"On the dev split the {in_sentence(title)} is lowest at step {at[best]:.0f}: {write(float(value[best]))}."
+    )
     reading = "Each point is a check; the band is its interval; the diamond is the lowest. Lower is better."
     table = Table(("step", title, "interval"), rows, "Every check on the dev split")
     return (Figure("dev", "Checks on the dev split", finding, reading, table, draw, 0.42),)

@@ -14,7 +14,7 @@ from tutelage.reports.run_curves import curve_figures
 from tutelage.reports.run_examples import example_section
 from tutelage.reports.run_files import RunFiles
 from tutelage.reports.run_layers import layer_section
-from tutelage.reports.run_words import metric_of, term_name
+from tutelage.reports.run_words import in_sentence, metric_of, term_name
 
 _KINDS = {"speech": "Distillation run, speech", "text": "Distillation run, text"}
 
@@ -58,7 +58,7 @@ def run_page(files: RunFiles) -> Page:
 def _deed(files: RunFiles, result: Part) -> str:
     """What was done, in one sentence."""
     training = result.part("training")
-    terms = [term_name(term.text("kind")) for term in files.recipe.rows("objective")]
+    terms = [in_sentence(term_name(term.text("kind"))) for term in files.recipe.rows("objective")]
     data = result.part("data") if result.has("data") else Part({}, "data")
     held_out = data.part("held_out") if data.has("held_out") else Part({}, "held_out")
     judged = next(
@@ -137,7 +137,7 @@ def _facts(files: RunFiles) -> tuple[tuple[str, str], ...]:
     if recipe.has("seed"):
         facts.append(("Seed", f"{recipe.number('seed'):.0f}"))
     terms = [
-        f"{words.number(term.number('weight'))} × {term_name(term.text('kind'))}"
+        f"{words.number(term.number('weight'))} × {in_sentence(term_name(term.text('kind')))}"
         for term in recipe.rows("objective")
         if term.has("weight") and isinstance(term.value["weight"], int | float)
     ]

@@ -17,7 +17,7 @@ from tutelage.reports.canvas import Canvas
 from tutelage.reports.content import Figure, Section, Table
 from tutelage.reports.palette import HUES, colour
 from tutelage.reports.plan_document import Part
-from tutelage.reports.run_words import METRICS, metric_of
+from tutelage.reports.run_words import METRICS, in_sentence, metric_of
 
 _MOST_DRAWN = 3
 """Reliability curves that can be told apart in one figure."""
@@ -128,7 +128,7 @@ def _score_figure(document: Part, found: Mapping[str, Mapping[str, Estimate]]) -
 
     alike = [system for system in names if judged[system] == judged[last]]
     best = min(alike, key=lambda system: shown[system].value)
-    finding = f"{words.sentence(best)} has the lowest {_short(metric.label)}: {metric.said(shown[best])}"
+    finding = f"{words.sentence(best)} has the lowest {in_sentence(metric.label)}: {metric.said(shown[best])}"
     if best != last:
         finding += f"; {last} has {metric.said(shown[last])}"
     fewer = [f"{system} on {judged[system]}" for system in names if system not in alike]
@@ -155,11 +155,6 @@ def _sample(system: Part) -> str:
         if system.has(key):
             return words.plural(round(system.number(key)), noun)
     return "held-out data"
-
-
-def _short(label: str) -> str:
-    head = label.partition(",")[0]
-    return head if head.isupper() else head[:1].lower() + head[1:]
 
 
 def _ends(name: str, found: Estimate) -> str:
@@ -198,12 +193,18 @@ def prediction_section(document: Part) -> Section:
         if one is not None and (key == "achieved" or found.has("predicted")):
             rows.append((label, words.nats(one.value), words.between(one.low, one.high, words.nats), one.method))
     table = Table(("loss", "nats per token", "interval", "what the interval is"), tuple(rows), "Losses")
-    told = tuple(words.sentence(words.prose(each.text("text"))) + "." for each in found.rows("warnings"))
+    told = tuple(_minded(each, found.text("law")) for each in found.rows("warnings"))
     shown = (table,) if found.has("predicted") and rows else ()
     text = words.prose(found.text("text"))
     return Section(
         title, (text,), shown, items=tuple(item for item in told if item.rstrip(".").lower() not in text.lower())
     )
+
+
+def _minded(warning: Part, law: str) -> str:
+    """A caution as a sentence, without the key of its input before it."""
+    text = words.prose(warning.text("text").removeprefix(f"{warning.text('input')}: "))
+    return f"{text if text.startswith(law) else words.sentence(text)}."
 
 
 def calibration_figure(document: Part) -> tuple[Figure, ...]:
@@ -233,7 +234,7 @@ def calibration_figure(document: Part) -> tuple[Figure, ...]:
         canvas.few_y()
         for number, name in enumerate(shown):
             axes.plot([], [], color=colour(HUES[number]), marker="os^"[number], label=name)
-        axes.legend(loc="upper left", frameon=False, labelcolor=colour("ink"))
+        axes.legend(loc="best", frameon=False, labelcolor=colour("ink"))
         canvas.label("Confidence in the guess", "Share of guesses that are right")
 
     rows = tuple(

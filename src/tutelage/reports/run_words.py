@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from tutelage.records.estimate import Estimate
 from tutelage.reports import words
 
-
 _LARGE = 1000.0
 """From here on decimals say nothing, as of the perplexity of an untrained model."""
 
@@ -98,6 +97,12 @@ _TERMS = {
 def term_name(kind: str) -> str:
     """A term of the objective as words."""
     return _TERMS.get(kind, words.sentence(words.label(kind)))
+
+
+def in_sentence(name: str) -> str:
+    """A name inside a sentence: without its capital, unless it is an abbreviation."""
+    head = name.partition(",")[0]
+    return head if head[:2].isupper() else head[:1].lower() + head[1:]
 
 
 def metric_of(name: str) -> Metric:
