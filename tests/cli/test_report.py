@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from run_folders import finished, unfinished
 from tutelage.cli.main import main
 from tutelage.laws.files import write_law
 from tutelage.laws.published import PUBLISHED
@@ -58,6 +59,31 @@ def test_a_law_that_was_not_determined_is_warned_of(capsys: pytest.CaptureFixtur
     assert main(["report", str(path), "--out", str(out)]) == 0
     assert "One ratio (20). Add runs." in capsys.readouterr().err
     assert "Not identified: do not use these coefficients" in out.read_text(encoding="utf-8")
+
+
+def test_a_runs_folder_and_its_result_give_the_same_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run", "speech")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == str(tmp_path / "page.html")
+    assert lines[0].startswith("  scores: Teacher, 10 s window has the lowest WER: 31.0 [29.0, 33.0]")
+    assert main(["report", str(folder / "result.json"), "--out", str(tmp_path / "again.html"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["sha256"] == hashlib.sha256((tmp_path / "page.html").read_bytes()).hexdigest()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_unfinished_run_is_a_page_and_a_folder_without_a_run_is_not(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = unfinished(tmp_path / "run")
+    assert main(["report", str(folder), "--out", str(tmp_path / "page.html"), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert [figure["id"] for figure in figures][:2] == ["total-loss", "term-0"]
+    (tmp_path / "empty").mkdir()
+    assert "holds neither" in refused(capsys, str(tmp_path / "empty"), "--out", str(tmp_path / "no.html"))
+    assert not (tmp_path / "no.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from run_folders import finished
 from tutelage.laws.law import Law
 from tutelage.reports.law_report import law_page
 from tutelage.reports.plan_document import Part
 from tutelage.reports.plan_report import plan_page
 from tutelage.reports.render import render
+from tutelage.reports.run_files import read_run
+from tutelage.reports.run_report import run_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SECONDS = 120  # far above the second or two that it takes, for a loaded machine
@@ -95,11 +98,14 @@ def paper(root: Path, theme: str) -> list[int]:
 
 
 @pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("kind", ["law", "plan"])
+@pytest.mark.parametrize("kind", ["law", "plan", "run"])
 def test_a_page_is_silent_alone_and_in_the_readers_colours(
     kind: str, theme: str, distillation: Law, plan_document: dict[str, Any], root: Path, tmp_path: Path
 ) -> None:
-    page = law_page(distillation) if kind == "law" else plan_page(Part(plan_document, ""))
+    if kind == "run":
+        page = run_page(read_run(finished(tmp_path / "run", "speech")))
+    else:
+        page = law_page(distillation) if kind == "law" else plan_page(Part(plan_document, ""))
     seen = look(render(page, "0" * 64), tmp_path, theme)
     assert seen.console == []
     assert [url for url in seen.requests if not url.startswith("data:")] == []
@@ -113,9 +119,10 @@ def test_a_page_is_silent_alone_and_in_the_readers_colours(
 
 
 def test_a_phone_sees_no_page_wider_than_itself(distillation: Law, root: Path, tmp_path: Path) -> None:
-    seen = look(render(law_page(distillation), "0" * 64), tmp_path, "light", width=390)
-    margin = seen.picture[:, -8:]
-    assert np.abs(margin - np.array(paper(root, "light"))).max() <= SHADE
+    for page in (law_page(distillation), run_page(read_run(finished(tmp_path / "run", "speech")))):
+        seen = look(render(page, "0" * 64), tmp_path, "light", width=390)
+        margin = seen.picture[:, -8:]
+        assert np.abs(margin - np.array(paper(root, "light"))).max() <= SHADE
 
 
 def test_a_page_that_asks_or_complains_would_be_seen(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from page_tree import Element, read
+from run_folders import finished
 from tutelage.laws.files import write_law
 from tutelage.laws.law import Law
 from tutelage.reports.law_report import law_page
@@ -25,6 +26,8 @@ from tutelage.reports.palette import HUES, NAMES, STEPS
 from tutelage.reports.plan_document import Part
 from tutelage.reports.plan_report import plan_page
 from tutelage.reports.render import render
+from tutelage.reports.run_files import read_run
+from tutelage.reports.run_report import run_page
 
 HOSTILE = "<script>alert('$1$')</script>&\"</title>"
 SVG = re.compile(r"<svg .*?</svg>", re.DOTALL)
@@ -42,9 +45,12 @@ VISIONS = {
 """Linear RGB as it is seen: the matrices of Machado, Oliveira and Fernandes, 2009."""
 
 
-@pytest.fixture(scope="module", params=["supervised", "distillation", "plan"])
+@pytest.fixture(scope="module", params=["supervised", "distillation", "plan", "speech", "text"])
 def html(request: pytest.FixtureRequest) -> str:
     """One page of each kind."""
+    if request.param in ("speech", "text"):
+        folder = finished(request.getfixturevalue("tmp_path_factory").mktemp("runs") / "run", request.param)
+        return render(run_page(read_run(folder)), "0" * 64)
     if request.param == "plan":
         return render(plan_page(Part(request.getfixturevalue("plan_document"), "")), "0" * 64)
     return render(law_page(request.getfixturevalue(request.param)), "0" * 64)

@@ -91,11 +91,11 @@ def report(source: str) -> Report:
 
 def _of_run(path: Path) -> Report:
     """The page about a run, whose warnings are on it."""
-    files = run_files.read_run(path)
     try:
-        return _made(run_page(files), files.sha256)
+        run = run_files.read_run(path)
+        return _made(run_page(run), run.sha256)
     except InputError as error:
-        raise InputError(f"{path}: {fault}" for fault in error.faults) from error
+        raise InputError(fault if str(path) in fault else f"{path}: {fault}" for fault in error.faults) from error
 
 
 def _read(path: Path) -> tuple[bytes, Any]:
