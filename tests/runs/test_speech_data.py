@@ -8,20 +8,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
+from tiny import shared_tiny_whisper
 from tiny_run import SENTENCES, TRAINED, write_manifest
+from tiny_text_run import write_text_run
 from tutelage.config import dump_recipe, load_recipe
 from tutelage.errors import InputError, InterruptedRunError
 from tutelage.evaluation.normalisers import whisper_normaliser
+from tutelage.models.load import load_speech_model
 from tutelage.records.locations import cache_folder
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.distil import distil
 from tutelage.runs.speech import pseudo_labels
 from tutelage.runs.speech.augment import hear_training
+from tutelage.runs.speech.evaluate import Examination, evaluate
 from tutelage.runs.speech.pseudo_labels import TranscriptCache, choose_labels
 from tutelage.runs.speech.recipe import PseudoLabels
+from tutelage.runs.systems import Systems
 from tutelage.runs.tasks import forecast, gather_materials
+from tutelage.tasks.speech.audio import read_audio
+from tutelage.tasks.speech.features import FrozenEncoder
+from tutelage.tasks.speech.generate import TokenCap, from_audio, transcribe
+from tutelage.tasks.speech.labels import LabelCodec
+from tutelage.tasks.speech.long import LongForm
 from tutelage.tasks.speech.manifest import Utterance
 from tutelage.tasks.speech.transcript import Transcript
 
@@ -337,3 +349,61 @@ def test_without_the_library_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'tutelage\[datasets\]'"):
         gather_materials(load_recipe(write_recipe(), ["data.train={dataset: clips}"]))
+
+
+def test_documents_of_a_dataset_are_those_of_the_file(tmp_path: Path) -> None:
+    import datasets
+
+    recipe = write_text_run(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    made = datasets.Dataset.from_dict({"name": [row["id"] for row in rows], "body": [row["text"] for row in rows]})
+    made.save_to_disk(str(tmp_path / "texts"))
+    source = "data.train={dataset: texts, text: body, id: name}"
+    materials, plain = (gather_materials(load_recipe(recipe, given)) for given in ([source], []))
+    assert materials.train == plain.train
+    assert materials.recipe_hash == plain.recipe_hash
+    with pytest.raises(InputError, match=r"held-out documents are among the training documents"):
+        gather_materials(load_recipe(recipe, [source, "data.held_out={dataset: texts, text: body}"]))
+
+
+def test_long_clips_are_read_in_pieces_and_others_as_before(write_recipe: Write, tmp_path: Path) -> None:
+    write_recipe()
+    folder, other = tmp_path / "data", str(shared_tiny_whisper(seed=3))
+    rows = [json.loads(line) for line in (folder / "held_out.jsonl").read_text(encoding="utf-8").splitlines()]
+    together = np.concatenate([soundfile.read(folder / row["audio"])[0] for row in rows] * 3)
+    soundfile.write(folder / "long.wav", together, 16000)
+    long = {"id": "long", "audio": "long.wav", "text": "todas juntas", "duration": len(together) / 16000}
+    manifest = folder / "with_long.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in [*rows, long]), encoding="utf-8")
+    systems = Systems.of(str(shared_tiny_whisper()), other)
+    given = {"systems": systems, "language": "es", "draws": 100, "speed_items": 1, "speed_rounds": 2, "device": "cpu"}
+    with pytest.raises(InputError, match=r"such as long; cut them, .*\(--long chunk\)"):
+        evaluate(Examination(manifest=manifest, **given))
+    document = evaluate(Examination(manifest=manifest, long="chunk", beams=2, **given)).to_dict()
+    assert document["decoding"] == {"beams": 2, "long": "chunk", "long_clips": 1}
+    assert not document["warnings"] or all(one["code"] != "other-tokens" for one in document["warnings"])
+    short = evaluate(Examination(manifest=folder / "held_out.jsonl", beams=2, **given)).to_dict()
+    for row, alone in zip(document["models"], short["models"], strict=True):
+        assert row["utterances"] == alone["utterances"] + 1
+        assert row["metrics"]["nats_per_token"] is None
+        assert alone["metrics"]["nats_per_token"] is not None
+    compared = {one["metric"] for one in document["comparisons"]}
+    assert compared == {"wer", "capped_wer"}
+
+
+def test_a_recording_in_pieces_is_joined_from_all_of_them(write_recipe: Write, tmp_path: Path) -> None:
+    write_recipe()
+    speech = load_speech_model(shared_tiny_whisper(seed=3))
+    codec = LabelCodec(speech.processor.tokenizer, "es")
+    time = np.arange(16000 * 9) / 16000
+    soundfile.write(tmp_path / "nine.wav", 0.3 * np.sin(2 * np.pi * 300 * time * (1 + time / 9)), 16000)
+    long = LongForm(speech, codec, "es", cap=TokenCap(base=12, per_second=0))
+    nine = Utterance("nine", tmp_path / "nine.wav", "x", 9.0)
+    assert long.takes(nine)
+    assert not long.takes(replace(nine, duration=4.0)), "the window is 4 s"
+    whole = long.transcribe(nine).text
+    soundfile.write(tmp_path / "four.wav", read_audio(nine.audio)[: 4 * 16000], 16000)
+    encode = from_audio(FrozenEncoder(speech.model, speech.processor.feature_extractor))
+    four = Utterance("four", tmp_path / "four.wav", "x", 4.0)
+    (piece,) = transcribe(speech.model, [four], encode, codec, cap=long.cap)
+    assert len(codec.encode(whole)) > len(piece.tokens) == 12, "more than one piece says"

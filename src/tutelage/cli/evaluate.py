@@ -45,6 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="clips or documents that are timed one at a time, and memory measured on; 0: none (default: %(default)s)",
     )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="clips or rows at once (default: 16)")
+    parser.add_argument(
+        "--beams", type=int, default=1, metavar="N", help="speech: beams of the search (default: greedy)"
+    )
+    parser.add_argument(
+        "--long",
+        choices=("refuse", "chunk"),
+        default="refuse",
+        help="speech: clips longer than a model's window are refused, or read in overlapping pieces (%(default)s)",
+    )
     parser.add_argument("--length", type=int, default=512, metavar="N", help="text: tokens in a row (default: 512)")
     parser.add_argument(
         "--packing",
@@ -76,7 +85,7 @@ def _check(arguments: argparse.Namespace) -> Systems:
     from tutelage.runs.systems import System, Systems
 
     faults = []
-    least = {"batch_size": 1, "speed": 0, "seed": 0}
+    least = {"batch_size": 1, "speed": 0, "seed": 0, "beams": 1}
     for name, low in least.items():
         value = getattr(arguments, name)
         if value is not None and value < low:
@@ -85,6 +94,8 @@ def _check(arguments: argparse.Namespace) -> Systems:
         faults.append(f"{arguments.out} exists. Replace it with --force, or choose another --out.")
     if arguments.task == "text" and arguments.language is not None:
         faults.append(f"--language {arguments.language} belongs to speech; leave it out for text.")
+    if arguments.task == "text" and (arguments.beams > 1 or arguments.long != "refuse"):
+        faults.append("--beams and --long belong to speech; leave them out for text.")
     systems = [System(model, (model,)) for model in arguments.models]
     for given in arguments.systems:
         name, _, listed = given.partition("=")
@@ -114,6 +125,8 @@ def _evaluate_speech(arguments: argparse.Namespace, systems: Systems) -> Documen
         seed=arguments.seed or 0,
         batch_size=arguments.batch_size,
         speed_items=arguments.speed,
+        beams=arguments.beams,
+        long=arguments.long,
     )
     return evaluate(examination, progress=progress(arguments.quiet), talk=talk(arguments.quiet))
 

@@ -16,8 +16,8 @@ PROGRAM = "import sys; from tutelage.runs.alone import handle; handle(sys.argv[1
 def handle(order: str) -> None:
     """Do what the JSON file `order` says, then write the GPU's peak memory beside it.
 
-    An order has "task", "folder", "device" and, for speech, "language" and "clips" (id, audio, duration); for text
-    "prompts" (token ids) and "new_tokens".
+    An order has "task", "folder", "device" and, for speech, "language", "beams" and "clips" (id, audio, duration);
+    for text "prompts" (token ids) and "new_tokens".
     """
     wanted: Mapping[str, Any] = json.loads(Path(order).read_bytes())
     work = _transcribe if wanted["task"] == "speech" else _continue
@@ -38,7 +38,8 @@ def _transcribe(wanted: Mapping[str, Any]) -> None:
 
     speech = load_speech_model(Path(wanted["folder"]), wanted["device"])
     clips = tuple(Utterance(clip["id"], Path(clip["audio"]), "", clip["duration"]) for clip in wanted["clips"])
-    bench = Bench(clips, LabelCodec(speech.processor.tokenizer, wanted["language"]), RAW, Resampling())
+    codec = LabelCodec(speech.processor.tokenizer, wanted["language"])
+    bench = Bench(clips, codec, RAW, Resampling(), beams=wanted.get("beams", 1))
     transcribe = transcriber(speech, bench)
     for clip in clips:
         transcribe(clip)

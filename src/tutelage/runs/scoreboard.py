@@ -141,7 +141,7 @@ def compare_systems(
             if metric in first and metric in second and (alike or metric not in OF_TOKENS):
                 compared = compare_sums(metric, first[metric], second[metric], resampling)
                 rows.append({"baseline_name": one, "candidate_name": other, **compared.to_dict()})
-        if not alike:
+        if not alike and all(run.predictions is not None for run in (*baseline.runs, *candidate.runs)):
             text = f"{one} and {other} read other tokens, so their losses per token and Brier scores are not compared."
             cautions.append(Caution("other-tokens", other, None, None, text))
     return rows, cautions

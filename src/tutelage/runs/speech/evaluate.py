@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tutelage.errors import InputError
 from tutelage.evaluation.normalisers import whisper_normaliser
@@ -19,6 +20,7 @@ from tutelage.progress import Progress, Talk, no_progress, say_nothing
 from tutelage.records.document import Document
 from tutelage.records.provenance import collect_provenance
 from tutelage.runs.scoreboard import compare_systems
+from tutelage.runs.speech.reading import Reading
 from tutelage.runs.systems import Conditions, find_systems
 from tutelage.tasks.speech.manifest import Manifest, read_manifest
 
@@ -32,10 +34,14 @@ class Examination(Conditions):
     Args:
         manifest: The clips.
         language: Language code as in Whisper's tokens; None for English-only models.
+        beams: Transcripts that the search keeps; 1 is greedy.
+        long: What a clip longer than a model's window is: refused, or read in overlapping pieces.
     """
 
     manifest: Path
     language: str | None = None
+    beams: int = 1
+    long: Literal["refuse", "chunk"] = "refuse"
 
 
 def evaluate(examination: Examination, *, progress: Progress = no_progress, talk: Talk = say_nothing) -> Document:
@@ -48,10 +54,14 @@ def evaluate(examination: Examination, *, progress: Progress = no_progress, talk
     normaliser = whisper_normaliser(examination.language or "en")
     manifest = read_manifest(examination.manifest, normalise=normaliser, progress=progress)
     found, cautions = find_systems(examination.systems, "speech", talk)
-    _require_room(manifest, [model for system in found for model in system.models])
+    models = [model for system in found for model in system.models]
+    if examination.long == "refuse":
+        _require_room(manifest, models)
+    long = tuple(clip.id for clip in manifest.utterances if clip.duration > _shortest_window(models))
+    reading = Reading(examination.language, examination.beams, long)
     from tutelage.runs.speech.examine import SpeechExaminer  # loads torch: only after data and folders were checked
 
-    examined = SpeechExaminer(examination, manifest, examination.language, progress).examine(found)
+    examined = SpeechExaminer(examination, manifest, reading, progress).examine(found)
     resampling, pairs = examination.resampling, examination.systems.pairs()
     comparisons, doubts = compare_systems(examined.systems, pairs, COMPARED, resampling)
     return Document(
@@ -60,7 +70,8 @@ def evaluate(examination: Examination, *, progress: Progress = no_progress, talk
             "task": "speech",
             "models": examined.rows(resampling),
             "comparisons": comparisons,
-            "teacher": examination.systems.taught_by,
+            "teacher": None if long else examination.systems.taught_by,
+            "decoding": {"beams": examination.beams, "long": examination.long, "long_clips": len(long)},
             "timing": examined.timing,
             "data": {
                 "clips": len(manifest.utterances),
@@ -74,6 +85,10 @@ def evaluate(examination: Examination, *, progress: Progress = no_progress, talk
     )
 
 
+def _shortest_window(found: Sequence[ResolvedModel]) -> float:
+    return min(window_seconds(read_config(model.path)) for model in found)
+
+
 def _require_room(manifest: Manifest, found: Sequence[ResolvedModel]) -> None:
     """Every clip must fit every model's window: nothing is cut off silently."""
     faults = []
@@ -83,7 +98,7 @@ def _require_room(manifest: Manifest, found: Sequence[ResolvedModel]) -> None:
         if long:
             faults.append(
                 f"{len(long)} clips are longer than the {window:g} s window of {model.reference}, such as {long[0]}; "
-                "cut them, or leave them out of the manifest."
+                "cut them, leave them out of the manifest, or have them read in pieces (--long chunk)."
             )
     if faults:
         raise InputError(faults)

@@ -23,6 +23,7 @@ from tutelage.progress import Progress
 from tutelage.records.document import Caution
 from tutelage.runs.scoreboard import Examined, JudgedSystem
 from tutelage.runs.speech.judge import Bench, Verdict, judge, transcriber
+from tutelage.runs.speech.reading import Reading
 from tutelage.runs.systems import Conditions, FoundSystem
 from tutelage.runs.timing import Speeds, Timed, measure_footprint, time_systems
 from tutelage.tasks.speech.audio import read_audio
@@ -30,6 +31,7 @@ from tutelage.tasks.speech.batch import SpeechBatch, SpeechExamples
 from tutelage.tasks.speech.features import FrozenEncoder
 from tutelage.tasks.speech.forward import decode
 from tutelage.tasks.speech.labels import LabelCodec, require_language
+from tutelage.tasks.speech.long import LongForm
 from tutelage.tasks.speech.manifest import Manifest, Utterance
 from tutelage.training.device import open_accelerator
 
@@ -110,9 +112,9 @@ class TeacherAnswers:
 class SpeechExaminer:
     """Judges and times found systems on one manifest."""
 
-    def __init__(self, conditions: Conditions, manifest: Manifest, language: str | None, progress: Progress) -> None:
+    def __init__(self, conditions: Conditions, manifest: Manifest, reading: Reading, progress: Progress) -> None:
         self._conditions, self._clips, self._progress = conditions, manifest.utterances, progress
-        self._language = language
+        self._reading = reading
         self._device = str(open_accelerator(conditions.device).device)
         self._cautions: list[Caution] = []
 
@@ -122,7 +124,7 @@ class SpeechExaminer:
         Raises:
             InputError: A model does not know the language, or a transcript is too long for it.
         """
-        taught_by = self._conditions.systems.taught_by
+        taught_by = None if self._reading.long else self._conditions.systems.taught_by
         verdicts: dict[str, JudgedSystem] = {}
         answers: TeacherAnswers | None = None
         row: Verdict | None = None
@@ -152,7 +154,7 @@ class SpeechExaminer:
         return Examined(in_order, extras, speeds.section if speeds else None, cautions)
 
     def _open(self, model: ResolvedModel) -> tuple[SpeechModel, Bench]:
-        language = self._language
+        language, beams = self._reading.language, self._reading.beams
         speech = load_speech_model(model.path, self._device)
         require_language(speech.model.generation_config, language)
         bench = Bench(
@@ -162,11 +164,16 @@ class SpeechExaminer:
             self._conditions.resampling,
             self._conditions.batch_size,
             progress=self._progress,
+            beams=beams,
         )
+        if self._reading.long:
+            bench = dataclasses.replace(bench, long=LongForm(speech, bench.codec, language, beams))
         return speech, bench
 
     def _judge(self, title: str, speech: SpeechModel, bench: Bench, teacher: Verdict | None) -> Verdict:
         outputs = OutputsOnce(self._clips, speech)
+        if self._reading.long:
+            return judge(title, speech, outputs.encode, bench)
         examples = SpeechExamples(self._clips, outputs, bench.codec, speech.model.config.max_target_positions)
         return judge(title, speech, outputs.encode, bench, examples=examples, teacher=teacher)
 
@@ -181,9 +188,10 @@ class SpeechExaminer:
         return self._judge(title, speech, bench, None)
 
     def _timed_clips(self) -> list[Utterance]:
-        total = len(self._clips)
+        fitting = [clip for clip in self._clips if clip.id not in self._reading.long]
+        total = len(fitting)
         wanted = min(self._conditions.speed_items, total)
-        return [self._clips[index * total // wanted] for index in range(wanted)]
+        return [fitting[index * total // wanted] for index in range(wanted)]
 
     def _time(self, found: Sequence[FoundSystem], verdicts: Mapping[str, JudgedSystem]) -> Speeds | None:
         """The first model of every system, all in memory at once."""
@@ -215,7 +223,8 @@ class SpeechExaminer:
             "task": "speech",
             "folder": str(model.path),
             "device": self._device,
-            "language": self._language,
+            "language": self._reading.language,
+            "beams": self._reading.beams,
             "clips": clips,
         }
 

@@ -30,6 +30,7 @@ from tutelage.tasks.speech.features import FrozenEncoder
 from tutelage.tasks.speech.forward import decode
 from tutelage.tasks.speech.generate import EncodeClips, TokenCap, Transcript, from_audio, transcribe
 from tutelage.tasks.speech.labels import LabelCodec
+from tutelage.tasks.speech.long import LongForm
 from tutelage.tasks.speech.manifest import Utterance
 
 PARTS: dict[str, Part] = {"nats_per_token": "nats", "accuracy": "right", "brier": "brier"}
@@ -49,6 +50,7 @@ class Bench:
         cap: New tokens by duration, the same for every system.
         progress: Opens bars.
         beams: Transcripts that the search keeps; 1 is greedy.
+        long: Reads clips that are longer than the model's window; None takes none.
         told: The teacher's logits of a batch, for a model's divergence from it; None does not measure it.
     """
 
@@ -60,6 +62,7 @@ class Bench:
     cap: TokenCap = field(default_factory=TokenCap)
     progress: Progress = no_progress
     beams: int = 1
+    long: LongForm | None = None
     told: Callable[[SpeechBatch], Tensor] | None = None
 
 
@@ -211,6 +214,9 @@ def measure_loss(model: Any, clips: Sequence[Utterance], examples: SpeechExample
 
 def write(clips: Sequence[Utterance], model: Any, encode: EncodeClips, bench: Bench) -> list[Transcript]:
     """Transcripts under the bench's decoding settings: the one place where a model writes for a score or a time."""
+    if bench.long is not None and any(map(bench.long.takes, clips)):
+        short = iter(write([clip for clip in clips if not bench.long.takes(clip)], model, encode, bench))
+        return [bench.long.transcribe(clip) if bench.long.takes(clip) else next(short) for clip in clips]
     return transcribe(model, clips, encode, bench.codec, cap=bench.cap, batch_size=bench.batch_size, beams=bench.beams)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tutelage.runs.recipe import Recipe
 from tutelage.students.design import TextDesign
+from tutelage.tasks.sources import DatasetSource
 from tutelage.teachers.settings import Teacher, require_states
 
 
@@ -28,7 +29,8 @@ class TextData:
     """Documents of text, or conversations.
 
     Args:
-        train: Documents to learn from: .txt, .jsonl (both also .gz), .parquet, or a folder of .txt files.
+        train: Documents to learn from: .txt, .jsonl (both also .gz), .parquet, a folder of .txt files, or a dataset's
+            column.
         held_out: Documents to be judged on; no document may be in both.
         dev: Documents that `training.early_stop` and `keep_best` look at; no document may be in another.
         tokenizer: Folder of the tokenizer; None takes the teacher's, or the student's where there is no teacher.
@@ -39,9 +41,9 @@ class TextData:
         overlong: What a conversation longer than a row is: an error, or dropped and counted. Texts are cut.
     """
 
-    train: Path
-    held_out: Path
-    dev: Path | None = None
+    train: Path | DatasetSource
+    held_out: Path | DatasetSource
+    dev: Path | DatasetSource | None = None
     tokenizer: Path | None = None
     length: int = 512
     packing: Literal["documents", "stream"] = "documents"

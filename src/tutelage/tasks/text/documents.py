@@ -5,6 +5,7 @@
     corpus.jsonl  corpus.jsonl.gz one document a line: {"text": ...} or {"messages": [...]}, with an "id" and a "group"
                                   (documents that belong together, for intervals) where wanted
     corpus.parquet                the same as columns
+    {dataset: ..., text: column}  a column of a dataset (`tasks.sources`)
 
 Covers reading, content hashes, and what is in two sets at once. Does not cover tokens (`codec`). Nothing here imports
 torch; pyarrow is imported when a Parquet file is read.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import InputError, MissingExtraError
+from tutelage.tasks.sources import DatasetSource, read_rows
 
 ROLES = ("system", "user", "assistant")
 _SHOWN = 10  # faults of one file that are written out
@@ -87,8 +89,8 @@ class Corpus:
         return tuple(self.documents[index * total // wanted] for index in range(wanted))
 
 
-def read_documents(path: Path) -> Corpus:
-    """Read a corpus.
+def read_documents(path: Path | DatasetSource) -> Corpus:
+    """Read a corpus: a file, a folder, or a dataset's column of texts.
 
     Raises:
         InputError: The file is missing, of an unknown kind, empty or faulty; every fault with its line.
@@ -97,7 +99,7 @@ def read_documents(path: Path) -> Corpus:
     documents: list[TextDocument] = []
     faults: list[str] = []
     first: dict[str, str] = {}
-    for place, row in _rows(path):
+    for place, row in _dataset_rows(path) if isinstance(path, DatasetSource) else _rows(path):
         found = _fault_of(row)
         document = None if found else _document(row, place)
         if document is not None and (earlier := first.setdefault(document.id, place)) != place:
@@ -122,6 +124,11 @@ def shared_documents(train: Corpus, held_out: Corpus) -> list[str]:
     """Held-out documents that say what a training document says, as "ID (also ID)"."""
     learned = {document.sha256: document.id for document in train.documents}
     return [f"{d.id} (also {learned[d.sha256]})" for d in held_out.documents if d.sha256 in learned]
+
+
+def _dataset_rows(source: DatasetSource) -> Iterator[tuple[str, Any]]:
+    for number, row in read_rows(source):
+        yield f"row {number}", row
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
