@@ -6,8 +6,8 @@ From final states of student and teacher to the gradient on the student's states
 Methods: `plain` makes all logits and calls torch's own loss (the dumb baseline); `logits` makes all logits, then our
 loss in chunks; `states` makes logits in chunks too; `trl` is TRL's chunked divergence, where TRL can be imported.
 Every measurement is a process of its own, in turn; CPU seconds of the median micro-batch on one thread (TRL, which is
-slow here, does two at most), peak memory above what the process had with its inputs loaded. Prints one JSON document:
-ratios to `plain` of the same round, median and range over rounds.
+slow here, does two at most), peak memory above what was resident with the inputs loaded (VmHWM, set back, over VmRSS).
+Prints one JSON document: ratios to `plain` of the same round, median and range over rounds.
 """
 
 from __future__ import annotations
@@ -98,15 +98,33 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
     loss = losses[case["term"], case["method"]]
     if case["method"] == "trl":
         import trl.kernels.chunked_divergence  # noqa: F401  (its import is not the loss's memory)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = begin_memory()
     seconds = []
     for _ in range(min(size.batches, 2) if case["method"] == "trl" else size.batches):
         start = time.process_time()
         (gradient,) = torch.autograd.grad(found := loss(), states)
         seconds.append(time.process_time() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = read_memory("VmHWM")
     np.save(case["gradient"], gradient.numpy())
     return {"seconds": statistics.median(seconds), "bytes": 1024 * (peak - before), "loss": found.item()}
+
+
+def begin_memory() -> int:
+    """Forget the peak so far, which may be the parent's; returns what is resident now, KiB."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:  # no /proc: the best that is left is the peak so far
+        return read_memory("VmHWM")
+    return read_memory("VmRSS")
+
+
+def read_memory(name: str) -> int:
+    """VmRSS (now) or VmHWM (the peak), KiB; the peak of the whole process where there is no /proc."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def measure(size: Size, term: str, rounds: int, folder: Path) -> dict[str, Any]:
