@@ -101,6 +101,7 @@ def test_what_was_done_is_one_sentence_and_the_verdict_comes_first(speech_page: 
     [
         (("better", "better"), "good", "Better than teacher; better than before"),
         (("worse", "worse"), "bad", "Worse than teacher; worse than before"),
+        (("worse", "better"), "plain", "Worse than teacher; better than before"),
         (("undecided", "better"), "plain", "Undecided against teacher; better than before"),
     ],
 )
@@ -241,6 +242,17 @@ def test_differing_words_are_marked_and_the_choice_is_told(speech_page: Element)
     assert not worst.all("dd")[1].all("del")
 
 
+def test_the_worst_clips_come_first_and_clips_without_errors_are_not_among_them(tmp_path: Path) -> None:
+    folder = write_result(tmp_path / "run", speech_document())
+    said = "uno dos tres cuatro cinco"
+    wrong = (0, 1, 0, 3, 0, 2, 5, 0, 4, 0)
+    texts = [" ".join(["otro"] * count + said.split()[count:]) for count in wrong]
+    rows = [{"system": SYSTEMS[3], "id": f"c{n}", "reference": said, "transcript": t} for n, t in enumerate(texts)]
+    write_lines(folder / "transcripts.jsonl", rows)
+    found = next(each for each in run_page(read_run(folder)).sections if each.title == "Aligned examples")
+    assert [each.title for each in found.examples[4:]] == [f"Worst: c{n}" for n in (8, 5, 1)]  # c3 and c6 are spread
+
+
 def test_words_are_compared_as_whispers_basic_normaliser_has_them() -> None:
     normalise = whisper_normaliser("es")
     for sentence in ("¡Una, NUEZ pelada!", "un «inukshuk» (o inuksuk)", "a_b – 3,5 % [música] así…", "ﬁn ½"):
@@ -378,6 +390,13 @@ def test_a_folder_that_is_no_run_and_a_file_that_is_no_json(tmp_path: Path) -> N
 def test_lines_that_are_no_steps_are_passed_over(tmp_path: Path) -> None:
     folder = unfinished(tmp_path / "run", 3)
     write_lines(folder / "log.jsonl", [*steps(3), {"step": 4}, {**steps(5)[-1], "total": float("nan")}])
+    assert figures(folder)["total-loss"].table.rows[-1][0] == "3"
+
+
+def test_nothing_is_read_after_a_broken_line(tmp_path: Path) -> None:
+    folder = unfinished(tmp_path / "run", 3)
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n" + json.dumps(steps(9)[-1]) + "\n")
     assert figures(folder)["total-loss"].table.rows[-1][0] == "3"
 
 
