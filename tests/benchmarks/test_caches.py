@@ -85,3 +85,15 @@ def test_sizes_fill_a_budget_and_stay_within_it(bias: ModuleType, kind: str) -> 
     size = bias.size_for_bytes(kind, logits(0), LABELS, budget)
     assert bias.bytes_of(kind, bias.make_draw(kind, logits(0), LABELS, size)(0)) <= budget
     assert bias.bytes_of(kind, bias.make_draw(kind, logits(0), LABELS, size + 1)(0)) > budget
+
+
+def test_squared_bias_and_variance_are_those_of_the_draws(bias: ModuleType) -> None:
+    offset, noise, draws = torch.tensor([3.0, 4.0]), torch.tensor([1.0, -2.0]), 32
+    found = bias.moments([offset + (-1) ** (number // 8) * noise for number in range(draws)])
+    assert found.bias == pytest.approx(25 - 5 / (draws - 1))  # of pairs of opposite noise one more than of like
+    assert found.variance == pytest.approx(5 * draws / (draws - 1))
+
+
+def test_only_top_k_with_its_rest_has_a_bucket(bias: ModuleType) -> None:
+    rests = {kind: bias.make_draw(kind, logits(0), LABELS, SIZE)(0).rest_N for kind in bias.SPARSE_BYTES}
+    assert [kind for kind, rest in rests.items() if rest is not None] == ["topk"]
