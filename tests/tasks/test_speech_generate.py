@@ -227,3 +227,13 @@ def test_beams_stop_at_end_of_text(speech_model: Any, codec: LabelCodec, clips: 
 def test_beams_of_an_average_are_refused(codec: LabelCodec, clips: list[Utterance], encode: Any) -> None:
     with pytest.raises(InputError, match=r"take beams: 1 \(greedy\)"):
         search_beams(torch.nn.Linear(1, 1), torch.zeros(1, 2, 32), codec, [3], beams=2)
+
+
+def test_beams_keep_what_the_model_must_not_say_first(
+    speech_model: Any, codec: LabelCodec, clips: list[Utterance], encode: Any
+) -> None:
+    (free,) = transcribe(speech_model, clips[:1], encode, codec, cap=FIXED, beams=2)
+    other = copy.deepcopy(speech_model)
+    other.generation_config.begin_suppress_tokens = [*other.generation_config.begin_suppress_tokens, free.tokens[0]]
+    (held,) = transcribe(other, clips[:1], encode, codec, cap=FIXED, beams=2)
+    assert held.tokens[0] != free.tokens[0]
