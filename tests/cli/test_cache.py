@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tiny_run import write_run
 from tiny_text_run import write_text_run
 from tutelage.cli.main import main
 from tutelage.teachers.live import LiveTeacher
@@ -102,11 +101,3 @@ def test_sizes_that_mean_nothing_are_refused(
     assert main(["cache", str(recipe), "--out", str(tmp_path / "cache"), "--quiet", *words]) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
-
-
-def test_speech_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = write_run(tmp_path)
-    assert main(["cache", str(recipe), "--out", str(tmp_path / "cache"), "--quiet"]) == 2
-    assert "task is speech" in capsys.readouterr().err
-    assert main(["distill", str(recipe), "--set", "teacher.cache=cache", "--quiet"]) == 2
-    assert "teacher.cache" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def load_speech_model(path: Path, device: str | torch.device = "cpu", dtype: Dty
     verify_model_folder(path)
     with quiet_transformers():
         model = load_strictly(WhisperForConditionalGeneration, path)
-        processor = _load_processor(path)
+        processor = load_processor(path)
     _check_tokenizer(path, processor.tokenizer, int(model.config.decoder_start_token_id))
     return SpeechModel(model.to(device=device, dtype=DTYPES[dtype]).eval(), processor)
 
@@ -138,7 +138,12 @@ def load_strictly(kind: Any, path: Path) -> Any:
     return model
 
 
-def _load_processor(path: Path) -> Any:
+def load_processor(path: Path) -> Any:
+    """The tokenizer and the feature extractor of a folder.
+
+    Raises:
+        InputError: There is none that can be used.
+    """
     try:
         return WhisperProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError) as error:

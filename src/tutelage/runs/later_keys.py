@@ -24,8 +24,8 @@ LATER: tuple[tuple[str, Any], ...] = (
     ("student.lora.use_dora", False),
     ("student.projector.members", 3),
 )
-LATER_IN_SPEECH: tuple[tuple[str, Any], ...] = (("student.keep", "spaced"),)
-"""Text had this one from the beginning."""
+LATER_IN_SPEECH: tuple[tuple[str, Any], ...] = (("student.keep", "spaced"), ("teacher.cache", None))
+"""Text had these before."""
 
 
 def drop_later(plain: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from tutelage.runs.classroom import Course
 from tutelage.runs.folder import RunFolder
 from tutelage.runs.speech.assembly import Assembly, assemble, load_outline
 from tutelage.runs.speech.augment import TrainingClips, hear_training
+from tutelage.runs.speech.caching import open_cached_teacher
 from tutelage.runs.speech.cost import count_training
 from tutelage.runs.speech.findings import SpeechFindings
 from tutelage.runs.speech.judge import Bench, Corners, Verdict, judge, measure_loss, measure_speed
@@ -48,6 +49,7 @@ from tutelage.tasks.speech.manifest import Utterance
 from tutelage.teachers.committee import Committee
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.settings import ALONE
+from tutelage.teachers.target_cache.cached import CachedTeacher
 from tutelage.training.checks import check_budget, check_targets
 from tutelage.training.loop import Sampler, Stream
 from tutelage.training.preflight import PreflightReport, garble_padding, preflight
@@ -75,6 +77,7 @@ class SpeechClassroom:
         progress: Opens bars.
         dev: The dev split's clips as batches; None without one.
         training: What `train` is made of, and its order.
+        cached: The teacher's targets on the disk; None where it is run.
     """
 
     materials: SpeechMaterials
@@ -90,6 +93,7 @@ class SpeechClassroom:
     progress: Progress = no_progress
     dev: SpeechExamples | None = None
     training: TrainingClips | None = None
+    cached: CachedTeacher | None = None
 
     @property
     def recipe(self) -> SpeechRecipe:
@@ -199,13 +203,14 @@ class SpeechClassroom:
                 self.assembly.outline,
                 [len(self.codec.prompt) - 1 + length for length in lengths],
                 len(self.train),
-                live_teacher=self.teacher is not None,
+                live_teacher=self.teacher is not None and self.cached is None,
                 passes=steps * self.recipe.training.accumulate,
             ),
             verdicts=(*course.untrained, trained_student),
             alignment=self._measure_alignment(),
             exported=self._export(folder),
             speed=self._measure_speed(bench),
+            targets=None if self.cached is None else self.cached.describe(),
         )
 
     def _adapted(self) -> list[str]:
@@ -249,13 +254,14 @@ class SpeechClassroom:
 
     def _measure_alignment(self) -> dict[str, dict[str, float]]:
         """Each pair's mean angle on held-out clips, beside mean-vector and shuffled baselines; none without pairs."""
-        if self.lesson.teacher_forward is None or not self.assembly.objective.pairs:
+        if self.teacher is None or self.lesson.teacher_forward is None or not self.assembly.objective.pairs:
             return {}
+        ask = self.lesson.teacher_forward if self.cached is None else self.teacher.signal  # no cache has these clips
         batch = self.held_out.batch(range(min(ALIGNMENT_CLIPS, len(self.held_out)))).to(self.accelerator.device)
         with torch.no_grad():
             student: Signal = self.lesson.student_forward(batch)
         found = self.assembly.objective.baselines(
-            student, self.lesson.teacher_forward(batch), batch.keep_BT, self.assembly.projectors, RESAMPLING_SEED
+            student, ask(batch), batch.keep_BT, self.assembly.projectors, RESAMPLING_SEED
         )
         return {name: numbers._asdict() for name, numbers in found.items()}
 
@@ -338,7 +344,8 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
     )
     clips = () if materials.dev is None else materials.dev.utterances
     dev = SpeechExamples(clips, outputs, codec, positions) if clips else None
-    lesson = make_lesson(assembly, teacher, hearing.heard[outline.teachers[0].name])
+    cached = None if teacher is None else open_cached_teacher(materials, train, hearing, assembly.objective, attempt)
+    lesson = make_lesson(assembly, cached or teacher, hearing.heard[outline.teachers[0].name])
     return SpeechClassroom(
         materials,
         assembly,
@@ -353,12 +360,13 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
         attempt.progress,
         dev,
         training,
+        cached,
     )
 
 
 def make_lesson(
     assembly: Assembly,
-    teacher: LiveTeacher[SpeechBatch] | Committee[SpeechBatch] | None,
+    teacher: LiveTeacher[SpeechBatch] | Committee[SpeechBatch] | CachedTeacher | None,
     part: slice | None = None,
 ) -> Lesson[SpeechBatch]:
     """The student as it is trained, and its teacher's signal.

@@ -35,6 +35,7 @@ class SpeechFindings(Findings):
         hearing: How each teacher was asked.
         verdicts: One row a system, the distilled student last.
         speed: Timings of the four corners; None where not measured.
+        targets: What the teacher's cache holds; None where the teacher was run.
     """
 
     outputs_name: ClassVar[str] = "transcripts.jsonl"
@@ -44,6 +45,7 @@ class SpeechFindings(Findings):
     hearing: Hearing
     verdicts: Sequence[Verdict]
     speed: Mapping[str, Any] | None
+    targets: Mapping[str, Any] | None = None
 
     @property
     def teacher(self) -> Verdict:
@@ -125,6 +127,7 @@ class SpeechFindings(Findings):
                 "sha256": hash_files(self.exported.path),
             },
             "teachers": describe_teachers(recipe.teacher, materials.teachers, self.hearing.to_dict()),
+            "cached_targets": self.targets,
             "comparisons": self._comparisons(),
             "speed": self.speed,
             "samples": self._samples(),

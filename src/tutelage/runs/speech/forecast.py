@@ -52,7 +52,7 @@ def forecast_speech(materials: SpeechMaterials) -> tuple[Document, str]:
         outline,
         [positions] * seen,
         len(hear_training(materials).clips),
-        live_teacher=objective.needs_teacher,
+        live_teacher=objective.needs_teacher and materials.cache is None,
         passes=training.steps * training.accumulate,
     )
     memory = expect_memory(outline, training.batch_size, positions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tutelage.errors import InputError
@@ -18,10 +19,12 @@ from tutelage.models.resolve import ResolvedModel, resolve_model
 from tutelage.models.verify import read_config
 from tutelage.progress import Progress, Talk, no_progress, say_nothing
 from tutelage.records.document import Caution
-from tutelage.records.hashing import sha256_json
+from tutelage.records.hashing import sha256_file, sha256_json
 from tutelage.runs.speech.recipe import SpeechRecipe
 from tutelage.runs.teacher_folders import TeacherFolder, find_teachers, identify_teacher
 from tutelage.tasks.speech.manifest import Manifest, read_manifest
+from tutelage.teachers.target_cache.manifest import MANIFEST
+from tutelage.teachers.target_cache.manifest import read_manifest as read_cache
 
 _NAMED = 5  # examples written out in one line
 
@@ -60,7 +63,14 @@ class SpeechMaterials:
         dev = None if self.dev is None else self.dev.sha256
         found = self.recipe.identity(self.train.sha256, self.held_out.sha256, dev)
         found["teacher"] = identify_teacher(found["teacher"], self.recipe.teacher, self.teachers, by_content=False)
+        if self.cache is not None:
+            found["teacher"]["cache"] = sha256_file(self.cache / MANIFEST)
         return found
+
+    @property
+    def cache(self) -> Path | None:
+        """The folder of the teacher's targets; None where the teacher is run."""
+        return self.recipe.teacher.cache
 
     @property
     def recipe_hash(self) -> str:
@@ -84,6 +94,8 @@ def gather_speech(
         TutelageError: A model could not be fetched.
     """
     train, held_out, dev, normaliser, cautions = _read_data(recipe, progress, talk)
+    if recipe.teacher.cache is not None:
+        read_cache(recipe.teacher.cache)  # a cache that is not finished, before a model is fetched
     teachers, student = find_models(recipe, talk, require_weights=require_weights)
     teacher = teachers[0].model
     _refuse_longer_window(recipe, read_config((student or teacher).path))

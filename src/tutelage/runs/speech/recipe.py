@@ -15,6 +15,18 @@ from tutelage.teachers.settings import Teacher, require_states
 
 
 @dataclass(frozen=True)
+class SpeechTeacher(Teacher):
+    """A teacher of speech, which may have been run once and for all.
+
+    Args:
+        cache: Folder that `tutelage cache` made of this recipe: training reads the teacher from there. None runs it
+            beside the student.
+    """
+
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
 class PseudoLabels:
     """Training on what the teacher hears instead of on given transcripts (Distil-Whisper).
 
@@ -102,7 +114,7 @@ class SpeechRecipe(Recipe):
         evaluation: How it is judged.
     """
 
-    teacher: Teacher
+    teacher: SpeechTeacher
     student: Design
     data: SpeechData
     task: Literal["speech"] = "speech"
@@ -121,11 +133,8 @@ class SpeechRecipe(Recipe):
                 "data.augment changes which clip a sample is, and the members of a cohort choose samples by clip; "
                 "leave out one of the two."
             )
-        if self.data.augment is not None and getattr(self.teacher, "cache", None) is not None:
-            raise ValueError(
-                "teacher.cache holds the teacher's answers to the clips as they are, and data.augment changes them; "
-                "leave out one of the two."
-            )
+        if self.teacher.cache is not None and cache_faults(self):
+            raise ValueError(" ".join(cache_faults(self)))
 
     def identity(self, train_sha256: str, held_out_sha256: str, dev_sha256: str | None = None) -> dict[str, Any]:
         """What makes two runs the same but for their seed."""
@@ -142,3 +151,27 @@ class SpeechRecipe(Recipe):
     def hash(self, train_sha256: str, held_out_sha256: str) -> str:
         """SHA-256 of `identity`."""
         return sha256_json(self.identity(train_sha256, held_out_sha256))
+
+
+def cache_faults(recipe: SpeechRecipe) -> list[str]:
+    """Why a recipe cannot learn from its teacher's cached answers, a line each."""
+    data = recipe.data
+    changes = "the clips as they are, and data.augment changes them"
+    relabels = "the given transcripts, and data.pseudo_labels takes others"
+    found = {
+        changes: data.augment is not None,
+        relabels: data.pseudo_labels is not None,
+    }
+    faults = [
+        f"teacher.cache holds the teacher's answers to {why}; leave out one of the two."
+        for why, applies in found.items()
+        if applies
+    ]
+    if recipe.aligns and recipe.student.align != "decoder":
+        faults.append(
+            f'student.align is "{recipe.student.align}", and teacher.cache keeps no encoder states; set it to '
+            '"decoder", or run the teacher live.'
+        )
+    if recipe.is_cohort:
+        faults.append("teacher.cache serves one student so far; run the teacher of a cohort live.")
+    return faults

@@ -7,22 +7,18 @@ encodings (`teachers.target_cache`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import nn
 
 from tutelage.errors import InputError
 from tutelage.models.causal import TextModel, load_tokenizer
-from tutelage.objectives.logits import DeferredLogits, Head
+from tutelage.objectives.logits import Head
 from tutelage.objectives.objective import Objective
-from tutelage.objectives.signal import Signal
-from tutelage.planning.storage import TeacherCache
 from tutelage.records.document import Document
 from tutelage.records.hashing import sha256_file
 from tutelage.runs.attempt import Attempt
+from tutelage.runs.caching import CacheCount, final_states, open_targets, require_kept
 from tutelage.runs.teacher_folders import answer_sha256
 from tutelage.runs.text.assembly import load_meta_outline
 from tutelage.runs.text.corpus import TokenSet, tokenise
@@ -33,16 +29,11 @@ from tutelage.tasks.text.codec import TextCodec
 from tutelage.tasks.text.forward import read
 from tutelage.teachers.committee import Committee, Member
 from tutelage.teachers.live import LiveTeacher
-from tutelage.teachers.target_cache.build import build_targets
-from tutelage.teachers.target_cache.cache import TargetCache
 from tutelage.teachers.target_cache.cached import CachedTeacher
 from tutelage.teachers.target_cache.contents import CacheIdentity, CacheSettings, SampleKey, hash_keys
 from tutelage.teachers.target_cache.rows import Answer
 from tutelage.teachers.translated import translated
 from tutelage.training.device import limit_threads, open_accelerator
-
-_HALF = 2  # bytes of a float16
-_ROW = 240  # bytes of a row's id, hash and Arrow's own
 
 
 @dataclass(frozen=True)
@@ -52,48 +43,21 @@ class TextCachePlan:
     Args:
         materials: The recipe with its data and models; it names a teacher.
         train: The rows.
-        settings: What is kept, blocks among it.
-        width: Of the teacher's states.
-        vocabulary: Of the teacher.
+        count: Rows as samples, identity, settings and sizes.
     """
 
     materials: TextMaterials
     train: TokenSet
-    settings: CacheSettings
-    width: int
-    vocabulary: int
+    count: CacheCount
 
     @property
-    def keys(self) -> list[SampleKey]:
-        """Every row."""
-        return _keys(self.train)
+    def settings(self) -> CacheSettings:
+        """What is kept, blocks among it."""
+        return self.count.settings
 
-    @property
-    def bytes_per_token(self) -> float:
-        """Of the numbers alone; for sampled targets at most this, since equal draws are kept once."""
-        settings = self.settings
-        kind = "sampled" if settings.sampled else settings.kind
-        targets = TeacherCache(kind, settings.size or self.width, self.vocabulary)
-        return targets.bytes_per_token(self.vocabulary) + _HALF * self.width * len(settings.layers)
-
-    def document(self, name: str, folder: Path, **more: Any) -> Document:
-        """The plan, and what was made of it."""
-        rows, positions = len(self.keys), self.train.examples.packed.supervised
-        recipe = self.materials.recipe
-        expected = {
-            "rows": rows,
-            "positions": positions,
-            "bytes_per_token": self.bytes_per_token,
-            "bytes": round(self.bytes_per_token * positions + _ROW * rows),
-        }
-        body = {
-            "recipe": recipe.name,
-            "path": str(folder),
-            "contents": {**dataclasses.asdict(_identity(self.materials, self.keys)), **self.settings.contents()},
-            "expected": expected,
-            **more,
-        }
-        return Document(name, body)
+    def document(self, name: str, folder: Path) -> Document:
+        """The plan."""
+        return self.count.document(name, folder)
 
 
 def plan_text_cache(materials: TextMaterials, settings: CacheSettings, attempt: Attempt) -> TextCachePlan:
@@ -110,17 +74,20 @@ def plan_text_cache(materials: TextMaterials, settings: CacheSettings, attempt: 
     codec = TextCodec(load_tokenizer(materials.tokenizer), materials.template)
     positions = min(outline.teacher.positions, outline.student.positions)
     train = tokenise(materials.train, "train", codec, recipe.data, positions, attempt.talk)
-    if settings.kind == "hidden" and recipe.teacher is not None and recipe.teacher.is_committee:
-        raise InputError(
-            "A committee has no final state of its own, so --kind hidden cannot keep its answers; use topk, systematic "
-            "or multinomial."
-        )
     layers = Objective(recipe.objective, outline.pairs).teacher_layers
     vocabulary = int(outline.teacher.model.config.vocab_size)
-    if settings.kind == "topk" and settings.size > vocabulary:
-        raise InputError(f"--size is {settings.size}; the teacher has {vocabulary} tokens.")
-    settings = dataclasses.replace(settings, layers=layers)
-    return TextCachePlan(materials, train, settings, outline.teacher.width, vocabulary)
+    require_kept(settings, vocabulary, committee=recipe.teacher is not None and recipe.teacher.is_committee)
+    keys = _keys(train)
+    count = CacheCount(
+        recipe.name,
+        keys,
+        _identity(materials, keys),
+        train.examples.packed.supervised,
+        dataclasses.replace(settings, layers=layers),
+        outline.teacher.width,
+        vocabulary,
+    )
+    return TextCachePlan(materials, train, count)
 
 
 def build_text_cache(plan: TextCachePlan, attempt: Attempt) -> Document:
@@ -130,7 +97,7 @@ def build_text_cache(plan: TextCachePlan, attempt: Attempt) -> Document:
         InputError: The folder holds a cache of something else, or cannot be written.
         InterruptedRunError: Ctrl-C; finished shards stay.
     """
-    materials, settings, keys = plan.materials, plan.settings, plan.keys
+    materials, settings = plan.materials, plan.settings
     device = open_accelerator(attempt.device).device
     teacher = _answering(materials, settings, str(device))
 
@@ -139,10 +106,7 @@ def build_text_cache(plan: TextCachePlan, attempt: Attempt) -> Document:
         return Answer(teacher.signal(batch), batch.labels_BT, batch.keep_BT)
 
     with limit_threads(materials.recipe.training.threads):
-        identity = _identity(materials, keys)
-        built = build_targets(keys, forward, identity, settings, attempt.out, attempt.progress)
-    found = {name: getattr(built, name) for name in ("bytes", "kept", "computed")}
-    return plan.document("cache", attempt.out, built={**found, "damaged": list(built.damaged)})
+        return plan.count.build(forward, attempt)
 
 
 def _answering(
@@ -167,12 +131,7 @@ def _answering(
         }
         return Committee(members, who.space, who.shares, settings.layers, who.states_from)
     text = next(iter(teachers.values()))
-    head, last = _head(text), text.blocks
-
-    def final(model: nn.Module, batch: TextBatch, layers: Collection[int]) -> Signal:
-        states = read(model, batch, {*layers, last}).states
-        return Signal(DeferredLogits(states[last], head), {layer: states[layer] for layer in layers})
-
+    final = final_states(read, _head(text), text.blocks)
     return LiveTeacher(text.model, settings.layers, final if settings.kind == "hidden" else read)
 
 
@@ -194,16 +153,7 @@ def open_cached_teacher(
     if materials.cache is None:
         raise ValueError("the recipe names no cache")
     keys = _keys(train)
-    cache = TargetCache.open(materials.cache, _identity(materials, keys), progress=attempt.progress)
-    cache.require(keys)
-    lacking = sorted(set(objective.teacher_layers) - set(cache.layers))
-    if lacking:
-        raise InputError(
-            f"teacher.cache {materials.cache} keeps the states of blocks {list(cache.layers)}, and the objective "
-            f"compares those of {lacking} too (layers); build it for this recipe in another folder."
-        )
-    attempt.talk(f"teacher: cached ({cache.kind}, {cache.positions:,} positions); it is not run in training")
-    return CachedTeacher(cache, _head(text) if cache.kind == "hidden" else None)
+    return open_targets(materials.cache, keys, _identity(materials, keys), lambda: _head(text), objective, attempt)
 
 
 def _keys(train: TokenSet) -> list[SampleKey]:

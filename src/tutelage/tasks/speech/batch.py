@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tutelage.models.layout import POSITIONS_PER_SECOND
+from tutelage.records.hashing import sha256_json
 from tutelage.tasks.speech.labels import LabelCodec
 from tutelage.tasks.speech.manifest import Utterance
 
@@ -33,6 +34,7 @@ class SpeechBatch:
         keep_BT: True where a position is supervised: the text tokens and the one end-of-text that closes them.
         features_BMF: Log-mel features for an encoder that is trained; None where the student's is frozen too.
         heard_BS: With features: True at encoder positions that hold sound, False at those that fill the window.
+        token_hashes: `token_hash` of each clip; with `ids` the key of a cache.
     """
 
     ids: tuple[str, ...]
@@ -42,6 +44,7 @@ class SpeechBatch:
     keep_BT: Tensor
     features_BMF: Tensor | None = None
     heard_BS: Tensor | None = None
+    token_hashes: tuple[str, ...] = ()
 
     @property
     def supervised_tokens(self) -> int:
@@ -100,6 +103,11 @@ def collate(
     return SpeechBatch(tuple(ids), encoder_BSH, inputs_BT, labels_BT, keep_BT)
 
 
+def token_hash(codec: LabelCodec, text_ids: Sequence[int], audio_sha256: str) -> str:
+    """Hash (hex) of what a teacher is shown of a clip: prompt, text and recording."""
+    return sha256_json([list(codec.prompt), list(text_ids), codec.end_of_text, audio_sha256])
+
+
 class SpeechExamples:
     """Everything that a training run draws its batches from.
 
@@ -132,6 +140,7 @@ class SpeechExamples:
         self._ids = tuple(utterance.id for utterance in utterances)
         self.encoder_outputs = encoder_outputs
         self._features = features
+        self._hashes = {one.id: token_hash(codec, self.text_ids[one.id], one.sha256) for one in utterances}
         self._heard = {one.id: math.ceil(one.duration * POSITIONS_PER_SECOND) for one in utterances}
 
     def __len__(self) -> int:
@@ -142,10 +151,15 @@ class SpeechExamples:
         """Supervised positions in one epoch: text tokens and one end-of-text a clip."""
         return sum(len(text) + 1 for text in self.text_ids.values())
 
+    def token_hash(self, name: str) -> str:
+        """Of a clip, by its id."""
+        return self._hashes[name]
+
     def batch(self, indices: Sequence[int]) -> SpeechBatch:
         """The clips at these positions of the manifest, as one batch on the CPU."""
         ids = [self._ids[index] for index in indices]
         batch = collate(ids, [self.encoder_outputs[i] for i in ids], [self.text_ids[i] for i in ids], self.codec)
+        batch = replace(batch, token_hashes=tuple(self._hashes[i] for i in ids))
         if self._features is None:
             return batch
         heard_B1 = torch.tensor([[self._heard[i]] for i in ids])

@@ -31,6 +31,7 @@ _NAMES = {
     "adapter": "the teacher's adapter (adapter)",
     "tokenizer": "the tokenizer (tokenizer)",
     "template": "the prompt or chat template (template)",
+    "window_seconds": "the student's window (window_seconds)",
     "data": "the data (data)",
     "kind": "the kind of targets (kind)",
     "size": "k, or the number of draws (size)",
@@ -72,6 +73,7 @@ class CacheIdentity:
         data: Of the samples (`hash_keys`, or of the files that they were read from).
         adapter: Of the teacher's own adapter.
         template: Of the chat template or prompt.
+        window_seconds: Of audio that the teacher hears.
     """
 
     model: str
@@ -79,6 +81,7 @@ class CacheIdentity:
     data: str
     adapter: str | None = None
     template: str | None = None
+    window_seconds: float | None = None
 
 
 @dataclass(frozen=True)
