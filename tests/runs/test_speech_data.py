@@ -40,9 +40,8 @@ from tutelage.tasks.speech.transcript import Transcript
 Write = Callable[..., Path]
 AUGMENT = "data.augment={speed: [0.9, 1.1], spec_augment: {variants: 2, time_width: 10, freq_width: 8}}"
 LABELS = "data.pseudo_labels={max_wer: null}"
-HALF = (
-    1e-4  # relative: encoder outputs are kept as float16, each exact to 2^-11, with errors of both signs (seen: 1e-6)
-)
+HALF = 1e-4
+"""Relative: encoder outputs are kept as float16, each exact to 2^-11, with errors of both signs (seen: 1e-6)."""
 NO_SPEED = ("evaluation.speed_clips=0", "evaluation.stock_clips=0")
 
 
@@ -62,7 +61,10 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["total"] for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_run_hears_the_copies_that_its_epochs_draw_and_caches_them(write_recipe: Write, tmp_path: Path) -> None:
+def test_a_run_hears_the_copies_that_its_epochs_draw_and_caches_them(
+    write_recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))  # other tests hear the same clips
     recipe, said = write_recipe(steps=6), list[str]()
     document = run(recipe, AUGMENT, out="one", said=said)
     heard = hear_training(gather_materials(load_recipe(recipe, (*NO_SPEED, AUGMENT))))

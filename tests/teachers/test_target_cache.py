@@ -428,6 +428,7 @@ def test_the_manifest_says_what_is_there(folders: dict[str, Path]) -> None:
         "data": IDENTITY.data,
         "adapter": "c" * 64,
         "template": "d" * 64,
+        "window_seconds": None,
         "kind": "topk",
         "size": 3,
         "temperature": 1.0,

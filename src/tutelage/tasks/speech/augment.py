@@ -31,7 +31,7 @@ class SpecAugment:
         freq_width: Mel bins of the widest; each is 0 to this wide.
         variants: Drawings of the masks of each clip.
 
-    Source: `park2019specaugment`.
+    Source: `park2019`.
     """
 
     time_masks: int = 2

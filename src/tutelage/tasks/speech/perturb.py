@@ -53,7 +53,7 @@ def mask(features_MF: Tensor, frames: int, settings: SpecAugment, seed: str) -> 
         settings: How much is masked.
         seed: Decides where.
 
-    Source: `park2019specaugment`, without time warping.
+    Source: `park2019`, without time warping.
     """
     drawing = random.Random(seed)
     bins = features_MF.shape[0]
