@@ -171,6 +171,18 @@ def test_wrong_arguments_end_in_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tutelage.studies.study.run_study", stopped)
+    words = ["--out", str(tmp_path / "runs"), "--ledger", str(tmp_path / "ledger.db"), "--quiet"]
+    assert main(["study", str(write_run(tmp_path)), *words]) == 130
+    assert "Stopped. Give the same command again" in capsys.readouterr().err
+
+
 def test_a_dry_run_names_the_runs_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["study", str(write_run(tmp_path)), "--seeds", "3,5-6", "--out", str(tmp_path / "runs"), "--dry-run"]
     assert main([*words, "--json"]) == 0

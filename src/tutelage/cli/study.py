@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.cli.options import add_options
-from tutelage.errors import InputError
+from tutelage.errors import InputError, InterruptedRunError
 
 if TYPE_CHECKING:
     from tutelage.studies.engine import Engine
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 _MOST_SEEDS = 1000
+_AGAIN = "Give the same command again: finished runs are kept, begun ones continue."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,12 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
         print_document(Document("study.dry-run", planned), as_json=arguments.json, human="\n".join(map(_line, jobs)))
         return 0
     Ledger(ledger).check_writable()
-    ran = run_study(jobs, engine, ledger, progress=progress(arguments.quiet), talk=talk(arguments.quiet))
+    try:
+        ran = run_study(jobs, engine, ledger, progress=progress(arguments.quiet), talk=say)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"Stopped. {_AGAIN}") from None
     left = [one for one in ran if not one.finished]
     status = Status()
     if left:
-        remedy = "Give the same command again: finished runs are kept, begun ones continue."
-        status = Status("incomplete", f"{len(left)} of {len(ran)} runs are not finished.", remedy)
+        status = Status("incomplete", f"{len(left)} of {len(ran)} runs are not finished.", _AGAIN)
     body: dict[str, Any] = {"runs": [_row(one) for one in ran], "ledger": str(ledger)}
     print_document(Document("study", body, status=status), as_json=arguments.json, human=_table(ran))
     return 1 if left else 0

@@ -60,6 +60,8 @@ def _student_of(run: Path, name: str, talk: Talk) -> Path:
         there = ", ".join(one for one, adapter in adapters.items() if adapter is not None)
         raise InputError(f"The run in {run} has no finished member {name}; it has {there or 'none'}.")
     exported, student_files = finished.student()
+    if name == cohort["best"]:  # the one that the cohort exported
+        return exported
     folders = {one: run / adapters[one]["path"] for one in (cohort["best"], name)}
     hashes = {one: verify_files(folder, adapters[one]["sha256"]) for one, folder in folders.items()}
     key = sha256_json({"student": student_files, "old": hashes[cohort["best"]], "new": hashes[name]})

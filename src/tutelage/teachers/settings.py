@@ -73,6 +73,8 @@ class Teacher:
             a copy of. None: nothing can be aligned, and the copy is of the first.
         device: torch device of the teacher, or of every member; None is the student's.
         dtype: Type of its weights; adapters are merged in float32 before.
+        cache: Folder that `tutelage cache` made of this recipe: training reads the teacher from there. None runs it
+            beside the student.
     """
 
     model: str | None = None
@@ -84,6 +86,7 @@ class Teacher:
     states_from: str | None = None
     device: str | None = None
     dtype: TeacherDtype = "float32"
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         faults = [*self._faults()]

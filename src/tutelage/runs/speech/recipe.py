@@ -15,18 +15,6 @@ from tutelage.teachers.settings import Teacher, require_states
 
 
 @dataclass(frozen=True)
-class SpeechTeacher(Teacher):
-    """A teacher of speech, which may have been run once and for all.
-
-    Args:
-        cache: Folder that `tutelage cache` made of this recipe: training reads the teacher from there. None runs it
-            beside the student.
-    """
-
-    cache: Path | None = None
-
-
-@dataclass(frozen=True)
 class PseudoLabels:
     """Training on what the teacher hears instead of on given transcripts (Distil-Whisper).
 
@@ -114,7 +102,7 @@ class SpeechRecipe(Recipe):
         evaluation: How it is judged.
     """
 
-    teacher: SpeechTeacher
+    teacher: Teacher
     student: Design
     data: SpeechData
     task: Literal["speech"] = "speech"

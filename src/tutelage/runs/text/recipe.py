@@ -13,18 +13,6 @@ from tutelage.teachers.settings import Teacher, require_states
 
 
 @dataclass(frozen=True)
-class TextTeacher(Teacher):
-    """A teacher of text, which may have been run once and for all.
-
-    Args:
-        cache: Folder that `tutelage cache` made of this recipe: training reads the teacher from there. None runs it
-            beside the student.
-    """
-
-    cache: Path | None = None
-
-
-@dataclass(frozen=True)
 class TextData:
     """Documents of text, or conversations.
 
@@ -98,7 +86,7 @@ class TextRecipe(Recipe):
 
     student: TextDesign
     data: TextData
-    teacher: TextTeacher | None = None
+    teacher: Teacher | None = None
     task: Literal["text"] = "text"
     evaluation: TextJudging = field(default_factory=TextJudging)
 
