@@ -29,6 +29,7 @@ from tutelage.runs.speech.caching import open_cached_teacher
 from tutelage.runs.speech.cost import count_training
 from tutelage.runs.speech.findings import SpeechFindings
 from tutelage.runs.speech.judge import Bench, Corners, Verdict, judge, measure_loss, measure_speed
+from tutelage.runs.speech.lesson import make_lesson
 from tutelage.runs.speech.materials import SpeechMaterials
 from tutelage.runs.speech.pseudo_labels import label_by_teacher
 from tutelage.runs.speech.recipe import SpeechRecipe
@@ -41,7 +42,6 @@ from tutelage.students.lora import expected_modules
 from tutelage.students.shrink import shrink_speech_model
 from tutelage.tasks.speech.batch import SpeechBatch, SpeechExamples
 from tutelage.tasks.speech.features import FrozenEncoder
-from tutelage.tasks.speech.forward import decode
 from tutelage.tasks.speech.generate import from_audio, from_outputs
 from tutelage.tasks.speech.labels import LabelCodec, require_language
 from tutelage.tasks.speech.live import ClipFeatures, CurrentOutputs
@@ -361,39 +361,4 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
         dev,
         training,
         cached,
-    )
-
-
-def make_lesson(
-    assembly: Assembly,
-    teacher: LiveTeacher[SpeechBatch] | Committee[SpeechBatch] | CachedTeacher | None,
-    part: slice | None = None,
-) -> Lesson[SpeechBatch]:
-    """The student as it is trained, and its teacher's signal.
-
-    Args:
-        assembly: Student, projectors and objective.
-        teacher: Who teaches.
-        part: Where the leading teacher's encoder stands among the outputs that lie side by side.
-    """
-    layers, width = assembly.objective.student_layers, int(assembly.outline.student.model.config.d_model)
-
-    def student_forward(batch: SpeechBatch) -> Signal:
-        own = dataclasses.replace(batch, encoder_BSH=batch.encoder_BSH[..., :width])  # teachers' encoders come behind
-        return decode(assembly.peft_model, own, layers, listen=assembly.outline.trains_encoder)
-
-    def teacher_forward(batch: SpeechBatch) -> Signal:
-        signal = teacher.signal(batch)  # type: ignore[union-attr]  # without one this is not handed on
-        if batch.heard_BS is None:
-            return signal
-        return dataclasses.replace(
-            signal, heard_BSH=batch.encoder_BSH[..., part or slice(None)], heard_BS=batch.heard_BS
-        )
-
-    return Lesson(
-        assembly.peft_model,
-        assembly.projectors,
-        assembly.objective,
-        student_forward,
-        None if teacher is None else teacher_forward,
     )

@@ -14,8 +14,9 @@ from tutelage.objectives.objective import Objective
 from tutelage.objectives.signal import Signal
 from tutelage.runs.cost import TrainingCost
 from tutelage.runs.speech.assembly import Outline, assemble, count_trained
-from tutelage.runs.speech.classroom import SpeechClassroom, make_lesson
+from tutelage.runs.speech.classroom import SpeechClassroom
 from tutelage.runs.speech.cost import count_training
+from tutelage.runs.speech.lesson import make_lesson
 from tutelage.runs.speech.recipe import SpeechRecipe
 from tutelage.students.cohort import share_weights
 from tutelage.students.export import AdapterBase, save_adapter
