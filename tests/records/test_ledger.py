@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import signal
 import sqlite3
@@ -10,6 +11,8 @@ import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -147,6 +150,36 @@ def test_many_processes_make_and_fill_one_ledger(ledger: Ledger) -> None:
     failures = [writer.communicate()[1] for writer in writers]
     assert failures == [""] * 6
     assert len(ledger.runs()) == 30
+
+
+def test_a_new_file_that_another_process_is_making_is_waited_for(ledger: Ledger, make_run: MakeRun) -> None:
+    ledger.path.parent.mkdir()
+    other = sqlite3.connect(ledger.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # readers may pass, the switch to write-ahead logging may not
+    release = threading.Timer(0.1, other.close)
+    release.start()
+    try:
+        assert ledger.record(make_run()) == "added"
+    finally:
+        release.join()
+
+
+def test_a_new_file_is_never_seen_half_made(ledger: Ledger, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    class Watched(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> Any:
+            found = super().execute(sql, *values)
+            if "application_id" not in sql or looks:
+                return found
+            looks.append(sql)
+            rows = iter(found.fetchall())
+            Ledger(ledger.path).record(make_run(seed=2))  # another process makes the file right after the first look
+            return SimpleNamespace(fetchone=lambda: next(rows))
+
+    monkeypatch.setattr("sqlite3.connect", functools.partial(sqlite3.connect, factory=Watched))
+    ledger.record(make_run(seed=1))
+    assert sorted(run.seed for run in ledger.runs()) == [1, 2]
 
 
 def test_readers_beside_a_writer_see_whole_runs(ledger: Ledger, make_run: MakeRun) -> None:

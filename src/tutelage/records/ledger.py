@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +116,7 @@ class Ledger:
                 # FULL: a recorded run survives a power cut, not only a crash of this process.
                 connection.execute("PRAGMA synchronous = FULL")
                 if not self._is_ours(connection):
-                    connection.execute("PRAGMA journal_mode = WAL")
+                    _write_ahead(connection)
                 connection.execute("BEGIN IMMEDIATE")
                 if not self._is_ours(connection):  # again: another process may have made it in between
                     connection.execute(_SCHEMA)
@@ -158,9 +159,11 @@ class Ledger:
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:
         """True for a ledger of this version, False for a new file; anything else is an `InputError`."""
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        # One statement, so that a file which another process is making is seen before or after, never in between.
+        application, version, tables = connection.execute(
+            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
+            "FROM pragma_application_id, pragma_user_version"
+        ).fetchone()
         if not tables and not version and application in (0, APPLICATION_ID):
             return False
         if application != APPLICATION_ID:
@@ -204,6 +207,22 @@ class Ledger:
 
 
 _WAY_OUT = "Name another file with --ledger or $TUTELAGE_LEDGER."
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch a new file to write-ahead logging.
+
+    SQLite's own waiting does not cover the switch: it fails at once while another process makes the same file.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def runs_to_csv(runs: Sequence[Run]) -> str:
