@@ -129,6 +129,27 @@ class StepReport:
         return asdict(self)
 
 
+@dataclass
+class Begun:
+    """A step between its counts and its update.
+
+    Args:
+        step: Its number.
+        announced: What every micro-batch will count.
+        positions: Kept positions, over all micro-batches and ranks.
+        counts: The divisors.
+        gradients: Of each term, where they are measured.
+        parts: Every term's total, of the micro-batches so far.
+    """
+
+    step: int
+    announced: Sequence[Mapping[str, int]]
+    positions: int
+    counts: Mapping[str, int]
+    gradients: _TermGradients | None
+    parts: list[Mapping[str, Reduced]] = field(default_factory=list)
+
+
 class Stepper(Generic[BatchT]):
     """Takes optimiser steps.
 
@@ -162,19 +183,31 @@ class Stepper(Generic[BatchT]):
             DivergedError: If the loss or its gradient is not finite. The student is then as it was before the step.
             TutelageError: If no position is supervised; likewise.
         """
+        begun = self.begin(step, batches, measure_terms)
+        for batch in batches:
+            self._process.backward(self.loss(begun, batch))
+        return self.finish(begun, learning_rate)
+
+    def begin(self, step: int, batches: Sequence[BatchT], measure_terms: bool = False) -> Begun:
+        """Count what the step divides by, and forget the gradients of the one before; arguments as of `take`."""
         announced = [self._lesson.objective.counts(batch.keep_BT) for batch in batches]
         positions, counts = self._count(announced, batches)
         self._optimizer.zero_grad(set_to_none=True)
-        parts: list[Mapping[str, Reduced]] = []
-        gradients = _TermGradients(self._of_student) if measure_terms else None
-        for batch in batches:
-            reduced = self._evaluate(batch)
-            if gradients is not None:
-                gradients.add(reduced)
-            self._process.backward(self._lesson.objective.combine(reduced, counts, step))
-            parts.append({name: Reduced(one.total.detach(), one.count) for name, one in reduced.items()})
-        _require_counted(parts, announced)
-        reduced = self._sum_over_parts(parts, counts)
+        return Begun(step, announced, positions, counts, _TermGradients(self._of_student) if measure_terms else None)
+
+    def loss(self, begun: Begun, batch: BatchT) -> Tensor:
+        """A micro-batch's part of the step's scalar; its gradient is for the caller to add."""
+        reduced = self._evaluate(batch)
+        if begun.gradients is not None:
+            begun.gradients.add(reduced)
+        begun.parts.append({name: Reduced(one.total.detach(), one.count) for name, one in reduced.items()})
+        return self._lesson.objective.combine(reduced, begun.counts, begun.step)
+
+    def finish(self, begun: Begun, learning_rate: float) -> StepReport:
+        """Clip and update, once every micro-batch's gradient is there; what it raises is what `take` does."""
+        _require_counted(begun.parts, begun.announced)
+        step, counts = begun.step, begun.counts
+        reduced = self._sum_over_parts(begun.parts, counts)
         total, terms = self._means(step, reduced, counts)
         self._add_gradients_over_ranks()
         norm = float(torch.nn.utils.clip_grad_norm_(self._trainable, self._clip_norm))
@@ -187,10 +220,10 @@ class Stepper(Generic[BatchT]):
             step=step,
             total=total,
             terms=terms,
-            positions=positions,
+            positions=begun.positions,
             learning_rate=learning_rate,
             gradient_norm=norm,
-            term_gradient_norms={} if gradients is None else self._norms(gradients, counts),
+            term_gradient_norms={} if begun.gradients is None else self._norms(begun.gradients, counts),
             weights=self._lesson.objective.weights_at(step),
         )
 
