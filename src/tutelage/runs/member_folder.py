@@ -11,7 +11,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from tutelage.errors import InputError
+from tutelage.errors import InputError, TutelageError
 from tutelage.models.architectures import Task
 from tutelage.models.resolve import ResolvedModel, resolve_model
 from tutelage.progress import Talk, say_nothing
@@ -70,5 +70,9 @@ def _student_of(run: Path, name: str, talk: Talk) -> Path:
         from tutelage.students.merge import exchange_update, read_adapter
 
         talk(f"member {name}: put together in {out}")
-        exchange_update(exported, out, read_adapter(folders[cohort["best"]]), read_adapter(folders[name]))
+        try:
+            exchange_update(exported, out, read_adapter(folders[cohort["best"]]), read_adapter(folders[name]))
+        except TutelageError:
+            if not out.is_dir():  # else another process put the same there meanwhile: whole, by a rename
+                raise
     return out
