@@ -1,8 +1,8 @@
 """Recipe files to frozen objects: the only parser of recipes.
 
 A recipe is YAML 1.2 (so `1e-4` is a number). All faults of a file are reported at once, each with the place it stands
-at; unknown keys come with the nearest known one. Does not cover what a recipe means (`runs.recipe` and the settings it
-is made of). Nothing here imports torch.
+at; unknown keys come with the nearest known one. A dataset named on the command line is read as a recipe's is. Does not
+cover what a recipe means (`runs.recipe` and the settings it is made of). Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tutelage.errors import InputError
 from tutelage.runs.recipe import Recipe
 from tutelage.runs.tasks import RECIPES
+from tutelage.tasks.sources import AudioSource, DatasetSource
+
+_Settings = TypeVar("_Settings")
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Recipe:
@@ -41,9 +44,29 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), seed: int | None = No
         document["seed"] = seed
     kind = _kind_of(document, path)
     faults = [f"{path}: {fault}" for fault in [*_unknown_keys(kind, document, ""), *_infinities(document, "")]]
-    recipe = _validate(kind, document, path, faults)
+    recipe = _validate(kind, document, str(path), faults)
     anchored: Recipe = _anchored(recipe, path.parent)
     return anchored
+
+
+def load_source(given: str, task: str, option: str = "--data") -> Path | DatasetSource:
+    """Data that the command line names: a file, or a dataset as recipes write it, `{dataset: FOLDER, split: test}`.
+
+    Args:
+        given: The words. What begins with a brace is a dataset, an `AudioSource` for speech; a folder in it is relative
+            to the working directory.
+        task: The kind of models that the data are for.
+        option: Where the words stand, for messages.
+
+    Raises:
+        InputError: All faults, one line each.
+    """
+    if not given.lstrip().startswith("{"):
+        return Path(given)
+    document = _parse_yaml(given, option)
+    kind = DatasetSource if task == "text" else AudioSource
+    faults = [f"{option}: {fault}" for fault in _unknown_keys(kind, document, "")]
+    return _validate(kind, document, option, faults)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -155,18 +178,18 @@ def _infinities(value: Any, place: str) -> Iterator[str]:
         yield from _infinities(item, f"{place}.{key}")
 
 
-def _validate(kind: type[Recipe], document: dict[str, Any], path: Path, faults: list[str]) -> Recipe:
+def _validate(kind: type[_Settings], document: dict[str, Any], origin: str, faults: list[str]) -> _Settings:
     """Types and ranges by pydantic, strictly, from JSON (where a list may be a tuple and a text a path)."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        recipe = TypeAdapter(kind).validate_json(json.dumps(document, default=str), strict=True)
+        settings = TypeAdapter(kind).validate_json(json.dumps(document, default=str), strict=True)
     except ValidationError as error:
-        faults += [f"{path}: {fault}" for fault in _readable(error, document)]
-        recipe = None
-    if faults or recipe is None:
+        faults += [f"{origin}: {fault}" for fault in _readable(error, document)]
+        settings = None
+    if faults or settings is None:
         raise InputError(dict.fromkeys(faults))
-    return recipe
+    return settings
 
 
 def _readable(error: Any, document: dict[str, Any]) -> Iterator[str]:

@@ -1,27 +1,30 @@
 """Score models on held-out data with 95 % intervals, and compare any two of them.
 
 Speech: word and character error rates on a manifest of JSON lines {"id", "audio", "text", "duration"}. Text: bits per
-byte and perplexity on documents (.txt, .jsonl, .parquet or a folder). Both: loss, calibration, agreement with a
-teacher, time, memory, size. MODEL is a folder, a run's folder (its student) or a hub name.
+byte and perplexity on documents (.txt, .jsonl, .parquet or a folder). Either may be a dataset, written as in recipes:
+--data '{dataset: FOLDER_OR_NAME, split: test, text: sentence}'. Both: loss, calibration, agreement with a teacher,
+time, memory, size. MODEL is a folder, a run's folder (its student) or a hub name.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tutelage.cli.options import add_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tutelage.records.document import Document
     from tutelage.runs.systems import Systems
+    from tutelage.tasks.sources import AudioSource, DatasetSource
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `tutelage evaluate`."""
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a model folder, a run's folder or a hub name")
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="manifest of the clips, or documents")
+    parser.add_argument("--data", required=True, metavar="DATA", help="manifest of the clips, documents, or a dataset")
     parser.add_argument("--task", choices=("speech", "text"), default="speech", help="what the models do (%(default)s)")
     parser.add_argument("--language", metavar="CODE", help="language of the clips, for example es (default: English)")
     parser.add_argument(
@@ -70,8 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     from tutelage.cli.output import print_document
     from tutelage.records.files import write_json
 
-    systems = _check(arguments)
-    document = (_evaluate_text if arguments.task == "text" else _evaluate_speech)(arguments, systems)
+    systems, data = _check(arguments)
+    document = (_evaluate_text if arguments.task == "text" else _evaluate_speech)(arguments, systems, data)
     if arguments.out is not None:
         write_json(arguments.out, document.to_dict())
     human = "" if arguments.json else "\n".join(evaluation_lines(document.to_dict()))
@@ -79,10 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> Systems:
-    """The systems; every fault of the arguments together."""
+def _check(arguments: argparse.Namespace) -> tuple[Systems, Path | DatasetSource]:
+    """The systems and the data; every fault of the arguments together."""
+    from tutelage.config import load_source
     from tutelage.errors import InputError
-    from tutelage.runs.systems import System, Systems
 
     faults = []
     least = {"batch_size": 1, "speed": 0, "seed": 0, "beams": 1}
@@ -96,6 +99,23 @@ def _check(arguments: argparse.Namespace) -> Systems:
         faults.append(f"--language {arguments.language} belongs to speech; leave it out for text.")
     if arguments.task == "text" and (arguments.beams > 1 or arguments.long != "refuse"):
         faults.append("--beams and --long belong to speech; leave them out for text.")
+    try:
+        data = load_source(arguments.data, arguments.task)
+    except InputError as error:
+        faults += error.faults
+    try:
+        systems = _systems(arguments, faults)
+    except InputError as error:
+        faults += error.faults
+    if faults:
+        raise InputError(faults)
+    return systems, data
+
+
+def _systems(arguments: argparse.Namespace, faults: list[str]) -> Systems:
+    """Models and systems; a system that cannot be read is added to `faults`."""
+    from tutelage.runs.systems import System, Systems
+
     systems = [System(model, (model,)) for model in arguments.models]
     for given in arguments.systems:
         name, _, listed = given.partition("=")
@@ -104,22 +124,16 @@ def _check(arguments: argparse.Namespace) -> Systems:
             faults.append(f"--system {given} is not NAME=MODEL or NAME=MODEL,MODEL,...")
         else:
             systems.append(System(name, models))
-    try:
-        chosen = Systems(tuple(systems), arguments.baseline, arguments.all_pairs, arguments.teacher)
-    except InputError as error:
-        raise InputError([*faults, *error.faults]) from None
-    if faults:
-        raise InputError(faults)
-    return chosen
+    return Systems(tuple(systems), arguments.baseline, arguments.all_pairs, arguments.teacher)
 
 
-def _evaluate_speech(arguments: argparse.Namespace, systems: Systems) -> Document:
+def _evaluate_speech(arguments: argparse.Namespace, systems: Systems, data: Path | DatasetSource) -> Document:
     from tutelage.cli.output import progress, talk
     from tutelage.runs.speech.evaluate import Examination, evaluate
 
     examination = Examination(
         systems=systems,
-        manifest=arguments.data,
+        manifest=cast("Path | AudioSource", data),
         language=arguments.language,
         device=arguments.device or "auto",
         seed=arguments.seed or 0,
@@ -131,13 +145,13 @@ def _evaluate_speech(arguments: argparse.Namespace, systems: Systems) -> Documen
     return evaluate(examination, progress=progress(arguments.quiet), talk=talk(arguments.quiet))
 
 
-def _evaluate_text(arguments: argparse.Namespace, systems: Systems) -> Document:
+def _evaluate_text(arguments: argparse.Namespace, systems: Systems, data: Path | DatasetSource) -> Document:
     from tutelage.cli.output import progress, talk
     from tutelage.runs.text.evaluate import TextExamination, evaluate_text
 
     examination = TextExamination(
         systems=systems,
-        documents=arguments.data,
+        documents=data,
         length=arguments.length,
         packing=arguments.packing,
         device=arguments.device or "auto",

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.cli.options import add_options
+from tutelage.cli.options import add_options, data_for
 
 if TYPE_CHECKING:
     from tutelage.records.document import Document
@@ -27,11 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder; must not exist yet")
     parser.add_argument("--quantization", metavar="TYPE", help="ctranslate2: int8, float16, ... (default: float32)")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="held-out data to compare on (default: the run's)")
     parser.add_argument(
         "--samples", type=int, default=32, metavar="N", help="clips or documents compared (default: %(default)s)"
     )
-    add_options(parser, "--force", "--dry-run")
+    add_options(parser, "--data", "--force", "--dry-run")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.to,
         arguments.out,
         arguments.quantization,
-        arguments.data,
+        data_for(arguments),
         arguments.samples,
         arguments.force,
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tutelage.cli.options import add_options
+from tutelage.cli.options import add_options, data_for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", choices=("uniform", "score"), default="uniform", help="score: one over the held-out perplexity"
     )
     parser.add_argument("--members", default="", metavar="A,B", help="which members (default: all that finished)")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="held-out data to judge on (default: the run's)")
     parser.add_argument("--no-judge", action="store_true", help="write the folder without judging it")
-    add_options(parser, "--dry-run", "--device")
+    add_options(parser, "--data", "--dry-run", "--device")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.rank,
         arguments.weights,
         tuple(name.strip() for name in arguments.members.split(",") if name.strip()),
-        arguments.data,
+        data_for(arguments),
         judge=not arguments.no_judge,
         device=arguments.device or "auto",
     )

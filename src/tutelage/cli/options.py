@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tutelage.tasks.sources import DatasetSource
 
 _OPTIONS: dict[str, dict[str, object]] = {
     "--out": {"type": Path, "metavar": "DIR", "help": "where the result is written; must not exist yet"},
@@ -31,6 +35,10 @@ _OPTIONS: dict[str, dict[str, object]] = {
     },
     "--force": {"action": "store_true", "help": "replace what --out names"},
     "--resume": {"action": "store_true", "help": "continue the interrupted run that --out holds"},
+    "--data": {
+        "metavar": "DATA",
+        "help": "other held-out data: a file, or a dataset as in recipes, '{dataset: FOLDER, split: test}'",
+    },
     "--dry-run": {"action": "store_true", "help": "check everything and print what would be done, without doing it"},
     "--device": {"metavar": "NAME", "help": "cpu, cuda or mps (default: what is there)"},
 }
@@ -43,3 +51,15 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     for name in names:
         parser.add_argument(name, **_OPTIONS[name])  # type: ignore[arg-type]
+
+
+def data_for(arguments: argparse.Namespace) -> Path | DatasetSource | None:
+    """What `--data` names beside a finished run; None without it.
+
+    Raises:
+        InputError: Faults of the dataset's mapping, or there is no finished run to say of which kind it is.
+    """
+    from tutelage.config import load_source
+    from tutelage.runs.finished import read_finished
+
+    return None if arguments.data is None else load_source(arguments.data, read_finished(arguments.run).task)

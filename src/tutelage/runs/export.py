@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tutelage.errors import InputError
 from tutelage.models.layout import window_seconds
@@ -31,6 +31,7 @@ from tutelage.students.ctranslate2_export import (
     require_ctranslate2,
     write_speech_card,
 )
+from tutelage.tasks.sources import AudioSource, DatasetSource
 from tutelage.tasks.speech.manifest import Manifest, read_manifest
 from tutelage.tasks.text.documents import Corpus, read_documents
 
@@ -57,7 +58,7 @@ class ExportOrder:
     to: Form
     out: Path
     quantization: str | None = None
-    data: Path | None = None
+    data: Path | DatasetSource | None = None
     samples: int = 32
     force: bool = False
 
@@ -225,14 +226,14 @@ def _faults_of_place(order: ExportOrder) -> list[str]:
 
 def _read_held_out(order: ExportOrder, finished: FinishedRun) -> Manifest | Corpus | None:
     """The data of the comparison, all of it checked; None where the run's own is not there any more."""
-    path = order.data or Path(str(finished.data["held_out"]))
-    if order.data is None and not path.exists():
+    source = finished.find_held_out(order.data)
+    if source is None:
         return None
     if finished.task == "text":
-        return read_documents(path)
+        return read_documents(source)
     window = window_seconds(read_config(finished.path / "student"))
     overlong: Literal["error", "drop"] = "drop" if finished.data.get("overlong") == "drop" else "error"
-    return read_manifest(path, window_seconds=window, overlong=overlong)
+    return read_manifest(cast("Path | AudioSource", source), window_seconds=window, overlong=overlong)
 
 
 def _caution_of_window(finished: FinishedRun, source: Path) -> list[Caution]:
@@ -253,13 +254,13 @@ def _caution_of_window(finished: FinishedRun, source: Path) -> list[Caution]:
 
 def _caution_of_data(order: ExportOrder, finished: FinishedRun, held_out: Manifest | Corpus | None) -> list[Caution]:
     if held_out is None:
-        named = str(finished.data["held_out"])
+        named = str(finished.held_out)
         text = (
             f"The converted model was not compared with the student: the run's held-out data is not at {named} any "
             "more. Name some with --data."
         )
         return [Caution("not-compared", "data", named, None, text)]
     if order.data is None and held_out.sha256 != finished.held_out_sha256:
-        text = f"The held-out data at {finished.data['held_out']} changed since the run; the comparison is on the new."
+        text = f"The held-out data at {finished.held_out} changed since the run; the comparison is on the new."
         return [Caution("other-data", "data", held_out.sha256, None, text)]
     return []

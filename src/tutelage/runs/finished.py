@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import InputError
+from tutelage.errors import InputError, MissingExtraError
 from tutelage.models.verify import verify_model_folder
 from tutelage.records.hashing import sha256_file
 from tutelage.runs.folder import RunFolder
+from tutelage.tasks.sources import AudioSource, DatasetSource, require_source
 
 _CARD = "README.md"
 """Written into the student's folder after the hashes were taken, since it shows the result."""
@@ -45,6 +46,32 @@ class FinishedRun:
     def spoken(self) -> tuple[str | None, str]:
         """Language and task of a run on speech."""
         return self.data.get("language"), str(self.data.get("task", "transcribe"))
+
+    @property
+    def held_out(self) -> Path | DatasetSource:
+        """What it was judged on: a file, or a split of a dataset, which of a run on speech holds recordings."""
+        named = self.data["held_out"]
+        if isinstance(named, Mapping):
+            return DatasetSource(**named) if self.task == "text" else AudioSource(**named)
+        return Path(str(named))
+
+    def find_held_out(self, given: Path | DatasetSource | None) -> Path | DatasetSource | None:
+        """`given`, else the run's own data; None where that is not there any more.
+
+        Raises:
+            InputError: `given` is not there.
+            MissingExtraError: The data is a dataset, and `datasets` is not installed.
+        """
+        source = given or self.held_out
+        try:
+            require_source(source)
+        except MissingExtraError:
+            raise
+        except InputError:
+            if given is not None:
+                raise
+            return None
+        return source
 
     def student(self) -> tuple[Path, dict[str, str]]:
         """The student's folder and the hashes of its files.

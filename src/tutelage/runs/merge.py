@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tutelage.errors import InputError
 from tutelage.progress import Progress, Talk, no_progress, say_nothing
@@ -27,6 +27,7 @@ from tutelage.records.document import Caution, Document
 from tutelage.records.files import write_json
 from tutelage.runs.finished import FinishedRun, read_finished, verify_files
 from tutelage.runs.folder import RunFolder
+from tutelage.tasks.sources import AudioSource, DatasetSource
 
 if TYPE_CHECKING:
     from tutelage.students.merge import Adapter, Merged
@@ -58,7 +59,7 @@ class MergeOrder:
     rank: int | None = None
     weights: Weights = "uniform"
     members: tuple[str, ...] = ()
-    data: Path | None = None
+    data: Path | DatasetSource | None = None
     judge: bool = True
     device: str = "auto"
 
@@ -84,7 +85,7 @@ class MergePlan:
     weights: Mapping[str, float]
     best: Path
     recipe: Mapping[str, Any]
-    data: Path | None
+    data: Path | DatasetSource | None
     cautions: tuple[Caution, ...]
 
     def body(self) -> dict[str, Any]:
@@ -195,7 +196,8 @@ def _evaluate(plan: MergePlan, merged: Path, members: Sequence[Path], progress: 
         return evaluate_text(rows, progress=progress, talk=talk).to_dict()
     from tutelage.runs.speech.evaluate import Examination, evaluate
 
-    clips = Examination(manifest=data, language=plan.finished.spoken[0], **common)
+    recordings = cast("Path | AudioSource", data)
+    clips = Examination(manifest=recordings, language=plan.finished.spoken[0], **common)
     return evaluate(clips, progress=progress, talk=talk).to_dict()
 
 
@@ -241,13 +243,12 @@ def _loss_of(result: Mapping[str, Any], name: str) -> float | None:
     return None
 
 
-def _find_data(order: MergeOrder, finished: FinishedRun) -> tuple[Path | None, tuple[Caution, ...]]:
+def _find_data(order: MergeOrder, finished: FinishedRun) -> tuple[Path | DatasetSource | None, tuple[Caution, ...]]:
     if not order.judge:
         return None, ()
-    path = order.data or Path(str(finished.data["held_out"]))
-    if path.exists():
-        return path, ()
-    if order.data is not None:
-        raise InputError(f"There is no held-out data {path}.")
-    text = f"Nothing was judged: the run's held-out data is not at {path} any more. Name some with --data."
-    return None, (Caution("not-judged", "data", str(path), None, text),)
+    found = finished.find_held_out(order.data)
+    if found is not None:
+        return found, ()
+    named = str(finished.held_out)
+    text = f"Nothing was judged: the run's held-out data is not at {named} any more. Name some with --data."
+    return None, (Caution("not-judged", "data", named, None, text),)

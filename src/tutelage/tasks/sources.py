@@ -70,6 +70,19 @@ class AudioSource(DatasetSource):
         return {**super().columns, "audio": self.audio}
 
 
+def require_source(source: Path | DatasetSource) -> None:
+    """Refuse data that is not there, before anything heavy is loaded.
+
+    Raises:
+        InputError: There is no such file, dataset, split or column.
+        MissingExtraError: `datasets` is not installed.
+    """
+    if isinstance(source, DatasetSource):
+        next(read_rows(source), None)
+    elif not source.exists():
+        raise InputError(f"There is no held-out data {source}.")
+
+
 def read_rows(source: DatasetSource, optional: tuple[str, ...] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number from 0, row) of every row: the columns that have a meaning, by their meaning; absent values left out.
 

@@ -22,6 +22,7 @@ from tutelage.records.provenance import collect_provenance
 from tutelage.runs.scoreboard import compare_systems
 from tutelage.runs.speech.reading import Reading
 from tutelage.runs.systems import Conditions, find_systems
+from tutelage.tasks.sources import AudioSource
 from tutelage.tasks.speech.manifest import Manifest, read_manifest
 
 COMPARED = ("wer", "capped_wer", "nats_per_token", "brier")
@@ -38,7 +39,7 @@ class Examination(Conditions):
         long: What a clip longer than a model's window is: refused, or read in overlapping pieces.
     """
 
-    manifest: Path
+    manifest: Path | AudioSource
     language: str | None = None
     beams: int = 1
     long: Literal["refuse", "chunk"] = "refuse"

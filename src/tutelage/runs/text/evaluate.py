@@ -18,6 +18,7 @@ from tutelage.records.provenance import collect_provenance
 from tutelage.runs.scoreboard import compare_systems
 from tutelage.runs.systems import Conditions, find_systems
 from tutelage.runs.text.recipe import TextData
+from tutelage.tasks.sources import DatasetSource
 from tutelage.tasks.text.documents import read_documents
 
 
@@ -31,7 +32,7 @@ class TextExamination(Conditions):
         packing: As in `TextData`.
     """
 
-    documents: Path
+    documents: Path | DatasetSource
     length: int = 512
     packing: Literal["documents", "stream"] = "documents"
 
