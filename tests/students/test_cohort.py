@@ -34,7 +34,7 @@ def gpt2(**drop):
     return GPT2LMHeadModel(config).eval()
 
 
-NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "summary_first_dropout": 0.0}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}  # summary_first_dropout: no head has it
 
 
 def adapt(base, seed, first=2, targets=("q_proj",)):

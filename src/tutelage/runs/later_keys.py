@@ -23,6 +23,7 @@ LATER: tuple[tuple[str, Any], ...] = (
     ("student.lora.ranks", {}),
     ("student.lora.use_dora", False),
     ("student.projector.members", 3),
+    ("members_step", "auto"),
 )
 LATER_IN_SPEECH: tuple[tuple[str, Any], ...] = (("student.keep", "spaced"), ("teacher.cache", None))
 """Text had these before."""

@@ -17,7 +17,7 @@ from tutelage.objectives.terms import Term
 from tutelage.records.document import jsonable
 from tutelage.runs.cohort.settings import MemberSettings, require_cohort
 from tutelage.runs.later_keys import drop_later
-from tutelage.training.optimisation import Optimisation
+from tutelage.training.optimisation import MembersStep, Optimisation
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -36,6 +36,8 @@ class Recipe:
             stream of a cohort.
         students: How many students learn together on one backbone; None is one, or as many as there are `members`.
         members: What tells them apart; those that are not listed differ by their seeds.
+        members_step: How members take their steps: "in_turn"; "stacked", in one pass, where every member takes every
+            sample and has plain LoRA without dropout; "auto", stacked on a CUDA GPU and in turn elsewhere.
         law: A distillation law, by file or published name, whose predicted loss is held against the achieved one. It
             changes nothing of the student, so it does not count towards what identifies the run.
     """
@@ -48,6 +50,7 @@ class Recipe:
     data_seed: int | None = None
     students: int | None = None
     members: tuple[MemberSettings, ...] = ()
+    members_step: MembersStep = "auto"
     law: Path | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +70,10 @@ class Recipe:
             raise ValueError(f"The seed must be a whole number from 0 and below 2**32, not {self.seed!r}.")
         if self.is_cohort:
             require_cohort(self)
+        elif self.members_step != "auto":
+            raise ValueError(
+                f"members_step is {self.members_step}, and one student alone has no members; leave it out."
+            )
 
     @property
     def is_cohort(self) -> bool:

@@ -20,6 +20,9 @@ from tutelage.models.architectures import ARCHITECTURES
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
+_OF_CLASSIFIERS = ("classifier_dropout", "summary_first_dropout")
+"""Settings of heads that a language model does not have, above 0 in every GPT-NeoX and GPT-2."""
+
 
 def share_weights(model: ModelT) -> ModelT:
     """A copy with modules of its own around the very same parameters and buffers.
@@ -52,7 +55,7 @@ class SharedPrefix:
 
     def __init__(self, students: Sequence[nn.Module]) -> None:
         self._students = tuple(students)
-        self.depth = 0 if any(_draws(student) for student in students) else min(map(_frozen_blocks, students))
+        self.depth = 0 if any(drops_at_random(student) for student in students) else min(map(_frozen_blocks, students))
 
     def record(self, forward: Callable[[], object]) -> tuple[Any, ...]:
         """What the shared blocks put out.
@@ -71,7 +74,7 @@ class SharedPrefix:
                 raise _PrefixDone
 
         with ExitStack() as stack:
-            for block in _blocks(self._students[0])[: self.depth]:
+            for block in blocks_of(self._students[0])[: self.depth]:
                 stack.callback(block.register_forward_hook(keep).remove)
             stack.enter_context(torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))))
             stack.enter_context(torch.no_grad())
@@ -84,7 +87,7 @@ class SharedPrefix:
     @contextmanager
     def replay(self, student: nn.Module, outputs: Sequence[Any]) -> Iterator[None]:
         """Within this context the shared blocks of `student` answer with what was recorded."""
-        blocks = _blocks(student)[: self.depth] if outputs else []
+        blocks = blocks_of(student)[: self.depth] if outputs else []
         for block, output in zip(blocks, outputs, strict=True):
             block.forward = _Answer(output)
         try:
@@ -120,7 +123,7 @@ def _plain(student: nn.Module) -> Any:
     return student if unwrap is None else unwrap()
 
 
-def _blocks(student: nn.Module) -> list[Any]:
+def blocks_of(student: nn.Module) -> list[Any]:
     """The blocks in order; none of a model that is not known."""
     plain = _plain(student)
     known = ARCHITECTURES.get(getattr(getattr(plain, "config", None), "model_type", ""))
@@ -129,7 +132,7 @@ def _blocks(student: nn.Module) -> list[Any]:
 
 def _frozen_blocks(student: nn.Module) -> int:
     """How many blocks come before the first trained parameter; none where one is trained outside of the blocks."""
-    blocks = _blocks(student)
+    blocks = blocks_of(student)
     trained = [{id(one) for one in block.parameters() if one.requires_grad} for block in blocks]
     inside = set().union(*trained)
     if any(one.requires_grad and id(one) not in inside for one in student.parameters()):
@@ -137,8 +140,9 @@ def _frozen_blocks(student: nn.Module) -> int:
     return next((index for index, own in enumerate(trained) if own), len(blocks))
 
 
-def _draws(student: nn.Module) -> bool:
+def drops_at_random(student: nn.Module) -> bool:
     """Whether the frozen model drops anything at random while it is trained (layers, units, attention)."""
     config = getattr(_plain(student), "config", None)
     settings = {} if config is None else config.to_dict()
-    return any(isinstance(value, float) and value > 0 for name, value in settings.items() if "drop" in name)
+    settings = {name: value for name, value in settings.items() if "drop" in name and name not in _OF_CLASSIFIERS}
+    return any(isinstance(value, float) and value > 0 for value in settings.values())

@@ -177,7 +177,7 @@ def add_lora(model: Any, lora: Lora, rank: int, seed: int) -> Any:
     )
     with torch.random.fork_rng(devices=[]):
         wrapped = get_peft_model(model, settings, adapter_name=ADAPTER)
-    adapted = tuple(name.removeprefix(_PREFIX) for name, module in wrapped.named_modules() if _is_adapted(module))
+    adapted = tuple(name.removeprefix(_PREFIX) for name, module in wrapped.named_modules() if is_adapted(module))
     if sorted(adapted) != sorted(names):
         raise InputError(f"{len(adapted)} layers were adapted, not the {len(names)} that the targets name.")
     _draw(wrapped, names, seed)
@@ -205,7 +205,8 @@ def _draw(wrapped: Any, names: Iterable[str], seed: int) -> None:
                 part.weight.copy_(value)
 
 
-def _is_adapted(module: torch.nn.Module) -> bool:
+def is_adapted(module: torch.nn.Module) -> bool:
+    """Whether it is a layer with an adapter around it."""
     return hasattr(module, "lora_A") and hasattr(module, "base_layer")
 
 

@@ -1,19 +1,19 @@
 """Cohorts: several students on one backbone learn from one stream of batches, each as if it were alone.
 
 A step draws its batches once, asks the teacher once and runs the frozen blocks below every adapter once; then every
-member takes its own optimiser step in turn, with its own random generators, samples, objective, clip and schedule. So a
-member's weights are those of the same student trained alone by `loop.train` on the same stream: to the bit, at equal
-threads, where it takes every sample once.
+member takes its own optimiser step, with its own random generators, samples, objective, clip and schedule: in turn, or
+all with one pass over stacked adapters (`cohort_stacked`). So a member's weights are those of the same student trained
+alone by `loop.train` on the same stream: to the bit, at equal threads, where it takes every sample once and in turn.
 
 Covers the loop, one checkpoint of all members, resuming, and stopping a member whose loss is not finite. Does not cover
-the members' arithmetic (`step`, `cohort_member`), several processes (a cohort is one; runs go side by side), checks on
-a dev split, or batching the members' adapters.
+the members' arithmetic (`step`, `cohort_member`), several processes (a cohort is one; runs go side by side), or checks
+on a dev split.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
@@ -34,9 +34,11 @@ from tutelage.training.checkpoint import (
     save_checkpoint,
 )
 from tutelage.training.cohort_member import LiveMember, Member, Stopped
+from tutelage.training.cohort_stacked import StackedStep, Stepping, choose_stepping
 from tutelage.training.device import describe_environment, limit_threads, require_precision
 from tutelage.training.interruption import stop_on_signals
 from tutelage.training.loop import Keeping, Stream, Trained, Watch
+from tutelage.training.optimisation import MembersStep
 from tutelage.training.portion import Handout
 from tutelage.training.recompute import recompute_activations
 from tutelage.training.step import Batch, StepReport
@@ -57,12 +59,14 @@ class Cohort(Generic[BatchT]):
         teacher: Its signal on a batch, with the states that any member compares; None where no member asks for it.
         data_seed: Of what making a batch draws.
         share_prefix: Run the frozen blocks below every adapter once for all, where that changes no number.
+        members_step: How members take their steps.
     """
 
     members: tuple[Member[BatchT], ...]
     teacher: Callable[[BatchT], Signal] | None = None
     data_seed: int = 0
     share_prefix: bool = True
+    members_step: MembersStep = "auto"
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
@@ -103,11 +107,13 @@ class CohortTrained:
         members: By name, in the cohort's order.
         seconds: Wall-clock seconds in the loop, over all resumes.
         shared_blocks: Frozen blocks that were run once a batch for all.
+        stepping: How members took their steps.
     """
 
     members: Mapping[str, MemberTrained]
     seconds: float
     shared_blocks: int
+    stepping: Stepping
 
     @property
     def finished(self) -> tuple[str, ...]:
@@ -165,6 +171,8 @@ class _Training(Generic[BatchT]):
             self._prefix.depth = 0  # recomputing would run the blocks again
         folder = keeping.folder / "members"
         self._live = [LiveMember(member, accelerator, self._prefix, folder / member.name) for member in cohort.members]
+        self._stepping = choose_stepping(cohort.members, cohort.members_step, accelerator.device.type)
+        self._stacked = StackedStep(self._live, accelerator) if self._stepping.used == "stacked" else None
         state.seed_randomness(cohort.data_seed)
         self._randomness: Mapping[str, Any] = state.capture_randomness()
         self._seconds_before = 0.0
@@ -173,6 +181,8 @@ class _Training(Generic[BatchT]):
     def run(self, watch: Watch) -> CohortTrained:
         steps = self._settings.steps
         start = self._begin(watch.talk)
+        if self._stepping.used != self._cohort.members_step != "auto":
+            watch.talk(f"members take their steps in turn. {self._stepping.why}")
         for one in self._live:
             one.member.lesson.set_training(True)
         with stop_on_signals() as stop, watch.progress("distil", steps, "step", start or 0) as advance:
@@ -186,27 +196,36 @@ class _Training(Generic[BatchT]):
         if stop.requested:  # while the last checkpoint was being written
             raise self._interrupted(steps)
         return CohortTrained(
-            {one.member.name: self._found(one, start) for one in self._live}, self._seconds(), self._prefix.depth
+            {one.member.name: self._found(one, start) for one in self._live},
+            self._seconds(),
+            self._prefix.depth,
+            self._stepping,
         )
 
     def _take(self, step: int, watch: Watch) -> list[str]:
         """One step of every member; returns their losses in words."""
-        drawn, handouts = self._next_batches()
-        words = []
-        for one in self._live:
+        words = {one.member.name: "stopped" for one in self._live}
+        for one, report in self._reports(step, (step - 1) % watch.measure_every == 0):
             name = one.member.name
-            if one.note() is not None:
-                words.append(f"{name} stopped")
+            if one.stopped is not None:
+                watch.talk(f"member {name} is stopped, the others go on. {one.stopped.reason}")
                 continue
-            report = one.take(step, handouts, drawn, (step - 1) % watch.measure_every == 0)
-            if (note := one.note()) is not None:
-                watch.talk(f"member {name} is stopped, the others go on. {note['reason']}")
             if report is not None and watch.on_step is not None:
                 watch.on_step(report)
-            words.append(f"{name} -" if report is None else f"{name} {report.total:.3f}")
+            words[name] = "-" if report is None else f"{report.total:.3f}"
         if all(one.stopped is not None for one in self._live):
             raise DivergedError("\n".join(["No member of the cohort is left.", *self._reasons()]))
-        return words
+        return [f"{name} {word}" for name, word in words.items()]
+
+    def _reports(self, step: int, measure: bool) -> Iterator[tuple[LiveMember[BatchT], StepReport | None]]:
+        """What every member that goes on did; in turn, the next begins when the one before has been dealt with."""
+        drawn, handouts = self._next_batches()
+        going = [one for one in self._live if one.stopped is None]
+        if self._stacked is not None and not measure:
+            yield from zip(going, self._stacked.take(going, step, handouts), strict=True)
+            return
+        for one in going:
+            yield one, one.take(step, handouts, drawn, measure)
 
     def _reasons(self) -> list[str]:
         return [f"{one.member.name}: {one.stopped.reason}" for one in self._live if one.stopped is not None]

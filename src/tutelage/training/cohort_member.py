@@ -6,7 +6,7 @@ Does not cover the batches and the order of members (`cohort`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -65,15 +65,17 @@ class LiveMember(Generic[BatchT]):
         process: An `accelerate.Accelerator`.
         prefix: The blocks that all members share.
         folder: Takes `log.jsonl`.
+
+    Its `lesson` reads portions, and so does its `stepper`.
     """
 
     def __init__(self, member: Member[BatchT], process: Process, prefix: SharedPrefix, folder: Path) -> None:
         self.member, self.log = member, StepLog(folder / "log.jsonl")
         self.stopped: Stopped | None = None
-        lesson = read_portions(member.lesson, prefix)
-        self._trainable = lesson.trainable()
+        self.lesson = read_portions(member.lesson, prefix)
+        self._trainable = self.lesson.trainable()
         self.optimizer = make_optimizer(list(self._trainable.values()), member.settings)
-        self._stepper = Stepper(lesson, self.optimizer, member.settings.clip_norm, process)
+        self.stepper = Stepper(self.lesson, self.optimizer, member.settings.clip_norm, process)
         state.seed_randomness(member.seed)
         self._randomness: Mapping[str, Tensor] = state.capture_randomness()
 
@@ -104,12 +106,25 @@ class LiveMember(Generic[BatchT]):
         if not portions:
             return None
         state.restore_randomness(self._randomness)
+        report = self.settle(step, lambda rate: self.stepper.take(step, portions, rate, measure))
+        self._randomness = state.capture_randomness()
+        return report
+
+    def settle(self, step: int, update: Callable[[float], StepReport]) -> StepReport | None:
+        """Make a step's update and log it.
+
+        Args:
+            step: Its number.
+            update: From the step's learning rate to the report.
+
+        Returns:
+            The report; None where the loss is not finite, which stops the member.
+        """
         try:
-            report = self._stepper.take(step, portions, learning_rate_at(step - 1, self.member.settings), measure)
+            report = update(learning_rate_at(step - 1, self.member.settings))
         except DivergedError as error:
             self.stopped = Stopped(step, str(error))
             return None
-        self._randomness = state.capture_randomness()
         self.log.append(report)
         return report
 

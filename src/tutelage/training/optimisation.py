@@ -13,6 +13,8 @@ from typing import Any, Literal
 from tutelage.training.selection import EarlyStop
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
+MembersStep = Literal["auto", "in_turn", "stacked"]
+"""How the members of a cohort take their steps (`cohort_stacked`)."""
 
 
 @dataclass(frozen=True)

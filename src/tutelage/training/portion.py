@@ -54,6 +54,15 @@ class Handout(Generic[BatchT]):
         teacher = None if self.teacher is None else _take_signal(self.teacher, rows_N)
         return Portion(_take_batch(self.batch, rows_N), teacher, take_rows(self.prefix, rows_N))
 
+    def repeat(self, members: int) -> Portion[BatchT]:
+        """All samples for each of so many members, one member's after the other's, without a teacher.
+
+        Of the shared blocks the last alone is repeated; what those below put out is only read, as states.
+        """
+        rows_N = torch.arange(len(self.batch.keep_BT), device=self.batch.keep_BT.device).repeat(members)
+        prefix = (*self.prefix[:-1], *(take_rows(output, rows_N) for output in self.prefix[-1:]))
+        return Portion(_take_batch(self.batch, rows_N), None, prefix)
+
 
 @dataclass(frozen=True)
 class Portion(Generic[BatchT]):
@@ -63,11 +72,13 @@ class Portion(Generic[BatchT]):
         batch: Its samples.
         teacher: The teacher's signal on them.
         prefix: The outputs of the shared blocks on them.
+        student: The member's own signal on them, where one pass was run for several members.
     """
 
     batch: BatchT
     teacher: Signal | None
     prefix: tuple[Any, ...]
+    student: Signal | None = None
 
     @property
     def labels_BT(self) -> Tensor:  # noqa: N802  (shape letters)
@@ -84,6 +95,8 @@ def read_portions(lesson: Lesson[BatchT], prefix: SharedPrefix) -> Lesson[Portio
     """The same lesson, from portions: the teacher and the shared blocks have answered already."""
 
     def student_forward(portion: Portion[BatchT]) -> Signal:
+        if portion.student is not None:
+            return portion.student
         with prefix.replay(lesson.student, portion.prefix):
             return lesson.student_forward(portion.batch)
 

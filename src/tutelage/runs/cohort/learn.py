@@ -111,7 +111,8 @@ def _train(bench: Bench) -> CohortTrained:
         Member(one.name, bench.rooms[one.name].lesson, one.recipe.training, one.recipe.seed, bench.times[one.name])
         for one in bench.enrolled
     )
-    cohort = Cohort(members, bench.task.teach(list(bench.rooms.values()), _everything_asked(bench)), recipe.order_seed)
+    teacher = bench.task.teach(list(bench.rooms.values()), _everything_asked(bench))
+    cohort = Cohort(members, teacher, recipe.order_seed, members_step=recipe.members_step)
     identity = {**room.materials.identity, "seed": recipe.seed, **room.choices}
     keeping = Keeping(bench.folder.path, identity, resume=attempt.resume, resume_command=attempt.resume_command)
     return train_cohort(cohort, room.stream(), keeping, room.accelerator, Watch(attempt.progress, attempt.talk))
@@ -159,6 +160,7 @@ def _conclude(bench: Bench, rehearsal: PreflightReport, untrained: Any, trained:
     findings.sections["cohort"] = {
         "members": [_describe(bench, one, trained) for one in bench.enrolled],
         "shared_blocks": trained.shared_blocks,
+        "members_step": dataclasses.asdict(trained.stepping),
         "seconds": trained.seconds,
         "best": best,
         "chosen_by": f"{CHOOSES} on the held-out data",

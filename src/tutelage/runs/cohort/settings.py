@@ -168,6 +168,7 @@ def enrol(recipe: RecipeT) -> tuple[Enrolled, ...]:
             data_seed=recipe.order_seed,
             students=None,
             members=(),
+            members_step="auto",
             **own,
         )
         found.append(Enrolled(name, alone, member))
