@@ -15,7 +15,7 @@ from tiny import shared_tiny_whisper
 from tutelage.errors import TutelageError
 from tutelage.tasks.speech.audio import read_audio
 from tutelage.tasks.speech.manifest import Utterance
-from tutelage.teachers import prefix_cache
+from tutelage.teachers import entries
 from tutelage.teachers.prefix_cache import EncoderOutputs, PrefixCache
 
 HALF = 2.0**-11  # float16 rounds to within this share of a normal number
@@ -225,7 +225,7 @@ def test_a_full_disk_is_said_once_and_memory_serves(
 
 
 def test_room_is_left_for_checkpoints(folder: Path, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefix_cache, "SPARE_BYTES", 1 << 62)
+    monkeypatch.setattr(entries, "SPARE_BYTES", 1 << 62)
     said: list[str] = []
     outputs = PrefixCache(CountingEncoder(), folder, said.append).get_or_compute(clips)
     assert outputs.use.in_memory == 5

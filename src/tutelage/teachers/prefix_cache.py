@@ -1,17 +1,15 @@
 """Outputs of a frozen encoder, computed once and found again by content.
 
-Covers: an on-disk cache under `<cache>/encoder_outputs`, verified whenever an entry is read. Does not cover: teacher
-targets (logits), features, or throwing old entries away (the folder may be deleted at any time).
+Covers: an on-disk cache under `<cache>/encoder_outputs`, verified whenever an entry is read. Does not cover: files
+(`entries`), teacher targets (logits), features, or the frozen blocks of a language model (`block_cache`).
 
 An entry's key is a SHA-256 over the samples of the clip and everything else that the output depends on: the encoder's
 weights, its window, its type, and the feature settings. Names of files and ids play no part, so another language's
 clip with the same name, a retrained encoder or a cut window can never be taken for this one.
 
-One safetensors file a clip (half a megabyte for Whisper base at 10 s), in folders by the first two digits of the key:
-a run that is killed keeps what it had, data sets that share clips share entries, and damage costs one clip. Shards
-would save little at that size. Values are stored as float16, which is exact to 2^-11 of a value; an output that
-float16 cannot hold keeps float32. What is computed now is handed out as it is stored, so a first run and a later one
-see the same numbers.
+An entry a clip: half a megabyte for Whisper base at 10 s. Values are stored as float16, which is exact to 2^-11 of a
+value; an output that float16 cannot hold keeps float32. What is computed now is handed out as it is stored, so a first
+run and a later one see the same numbers.
 
 When the disk is nearly full or the folder cannot be written the work goes on: outputs are kept in memory, and the
 caller is told once.
@@ -21,34 +19,23 @@ Shape letters: B batch, S encoder positions, H hidden.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from tutelage.errors import TutelageError
 from tutelage.progress import Advance, Progress, Talk, no_progress, say_nothing
-from tutelage.records.files import nearest_folder
 from tutelage.records.hashing import sha256_json
 from tutelage.records.locations import cache_folder
 from tutelage.tasks.speech.audio import Samples, content_hash, read_audio
 from tutelage.tasks.speech.manifest import Utterance
+from tutelage.teachers.entries import EntryStore, MissingEntryError
 
 LAYOUT = "1"
 """Part of every key; raised when the meaning of an entry changes."""
-
-SPARE_BYTES = 256 << 20
-"""Bytes left free on the disk: a cache must not take the room that a checkpoint needs."""
 
 
 class Encoder(Protocol):
@@ -90,7 +77,7 @@ class EncoderOutputs(Mapping[str, Tensor]):
     there are.
     """
 
-    def __init__(self, keys: Mapping[str, str], store: _Store, use: CacheUse) -> None:
+    def __init__(self, keys: Mapping[str, str], store: EntryStore, use: CacheUse) -> None:
         self.use = use
         self._keys, self._store = keys, store
 
@@ -103,7 +90,7 @@ class EncoderOutputs(Mapping[str, Tensor]):
         """
         try:
             return self._store.read(self._keys[name])[0].float()
-        except _MissingEntryError as error:
+        except MissingEntryError as error:
             raise TutelageError(f"{error}. It was there when this run began; run again to compute it anew.") from error
 
     def __iter__(self) -> Iterator[str]:
@@ -125,7 +112,7 @@ class PrefixCache:
     def __init__(self, encoder: Encoder, folder: Path | None = None, talk: Talk = say_nothing) -> None:
         self._encoder = encoder
         self._identity = {"layout": LAYOUT, **encoder.identity}
-        self._store = _Store((folder or cache_folder()) / "encoder_outputs", talk)
+        self._store = EntryStore((folder or cache_folder()) / "encoder_outputs", "encoder outputs", talk)
         self._talk = talk
 
     def key(self, samples: Samples) -> str:
@@ -169,7 +156,7 @@ class PrefixCache:
                     bytes_read += self._store.read(key)[1]
                     hits += 1
                     advance(1)
-                except _MissingEntryError as error:
+                except MissingEntryError as error:
                     if error.damaged:
                         damaged.append(error.path)
                         self._talk(f"{error}; it is computed again.")
@@ -194,83 +181,7 @@ class PrefixCache:
             return
         output_BSH = self._encoder(list(waiting.values())).cpu()
         for key, output_SH in zip(waiting, output_BSH, strict=True):
-            self._store.write(key, output_SH)
+            half_SH = output_SH.half()
+            self._store.write(key, half_SH if bool(half_SH.isfinite().all()) else output_SH.float())
             advance(1)
         waiting.clear()
-
-
-class _MissingEntryError(Exception):
-    """There is no usable entry: none at all, or a damaged one."""
-
-    def __init__(self, path: Path, fault: str, damaged: bool) -> None:
-        super().__init__(f"{path} {fault}")
-        self.path, self.damaged = path, damaged
-
-
-class _Store:
-    """Entries by key: files, or memory where the disk takes no more."""
-
-    def __init__(self, folder: Path, talk: Talk) -> None:
-        self.memory: dict[str, Tensor] = {}
-        self.bytes_written = 0
-        self._folder, self._talk = folder, talk
-        self._writable = True
-
-    def path(self, key: str) -> Path:
-        return self._folder / key[:2] / f"{key}.safetensors"
-
-    def read(self, key: str) -> tuple[Tensor, int]:
-        """The verified output and the bytes read for it."""
-        if key in self.memory:
-            return self.memory[key], 0
-        path = self.path(key)
-        try:
-            with safe_open(path, framework="pt") as file:
-                claims = file.metadata() or {}
-                output_SH: Tensor = file.get_tensor("output")
-            size = path.stat().st_size
-        except FileNotFoundError as error:
-            raise _MissingEntryError(path, "is not there", damaged=False) from error
-        except (SafetensorError, OSError) as error:
-            raise _MissingEntryError(path, f"is damaged ({error})", damaged=True) from error
-        if claims.get("key") != key:
-            raise _MissingEntryError(path, "is damaged (it is another entry's file)", damaged=True)
-        if claims.get("sha256") != _hash_tensor(output_SH):
-            raise _MissingEntryError(path, "is damaged (its content does not have the hash it names)", damaged=True)
-        return output_SH, size
-
-    def write(self, key: str, output_SH: Tensor) -> None:
-        """Keep an output, on disk if it can be."""
-        half_SH = output_SH.half()
-        stored_SH = (half_SH if bool(half_SH.isfinite().all()) else output_SH.float()).contiguous()
-        if self._writable:
-            content = save({"output": stored_SH}, metadata={"key": key, "sha256": _hash_tensor(stored_SH)})
-            try:
-                self._write_file(self.path(key), content)
-                return
-            except OSError as error:
-                self._writable = False
-                self._talk(
-                    f"encoder outputs are not cached from here on, they are kept in memory: {self._folder} "
-                    f"takes no more ({error.strerror or error})."
-                )
-        self.memory[key] = stored_SH
-
-    def _write_file(self, path: Path, content: bytes) -> None:
-        """Rename a finished file into place. Not flushed to the disk: a torn entry is found when it is read."""
-        if shutil.disk_usage(nearest_folder(path)).free < len(content) + SPARE_BYTES:
-            raise OSError(f"less than {SPARE_BYTES >> 20} MiB would be left on the disk")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-        try:
-            scratch.write_bytes(content)
-            scratch.replace(path)
-        finally:
-            with suppress(OSError):
-                scratch.unlink(missing_ok=True)
-        self.bytes_written += len(content)
-
-
-def _hash_tensor(tensor: Tensor) -> str:
-    header = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
-    return hashlib.sha256(header + tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
