@@ -20,7 +20,7 @@ from tutelage.models.load import count_params
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.distil import distil
 from tutelage.runs.tasks import forecast, gather_materials
-from tutelage.runs.teacher_folders import answer_sha256
+from tutelage.runs.teacher_folders import answer_sha256, describe_average
 from tutelage.runs.text.assembly import load_outline
 
 SAME = 1e-6  # float32 sums in another order
@@ -275,7 +275,8 @@ def test_what_identifies_a_run(tmp_path: Path) -> None:
 
     def answers(*overrides: str) -> str:
         materials = gather_materials(load_recipe(recipe, overrides))
-        return answer_sha256(materials.recipe.teacher, materials.teachers)
+        who = materials.recipe.teacher, materials.teachers
+        return json.dumps([answer_sha256(*who), describe_average(*who)])
 
     caches = [
         answers("teacher.model=a"),
@@ -290,7 +291,7 @@ def test_what_identifies_a_run(tmp_path: Path) -> None:
     assert answers("teacher.model=c") == caches[0]
 
 
-def test_a_committee_can_be_cached_but_not_as_final_states(tmp_path: Path) -> None:
+def test_a_committee_can_be_cached_as_the_likeliest_tokens_of_its_average(tmp_path: Path) -> None:
     from tutelage.runs.text.caching import build_text_cache, plan_text_cache
     from tutelage.teachers.target_cache.contents import CacheSettings
 
@@ -300,8 +301,6 @@ def test_a_committee_can_be_cached_but_not_as_final_states(tmp_path: Path) -> No
     overrides = ["teacher.model=null", "teacher.members=[{name: a, model: a}, {name: b, model: b}]"]
     materials = gather_materials(load_recipe(recipe, overrides))
     attempt = Attempt(tmp_path / "cache-of-two", "", device="cpu")
-    with pytest.raises(InputError, match="A committee has no final state of its own"):
-        plan_text_cache(materials, CacheSettings("hidden"), attempt)
     plan = plan_text_cache(materials, CacheSettings("topk", 300), attempt)
     build_text_cache(plan, attempt)
     live = run(recipe, "live", *overrides)
@@ -309,7 +308,7 @@ def test_a_committee_can_be_cached_but_not_as_final_states(tmp_path: Path) -> No
     terms = [one["training"]["last_step"]["terms"]["kl"] for one in (live, cached)]
     assert terms[0] == pytest.approx(terms[1], rel=1e-3)
     assert terms[0] > 0.01
-    with pytest.raises(InputError, match="model"):
+    with pytest.raises(InputError, match=r"averages \(space\) is probability-aver.* in the cache and logit-average here"):
         run(recipe, "other", *overrides, "teacher.space=logit-average", "teacher.cache=cache-of-two")
 
 

@@ -158,7 +158,6 @@ def test_a_cache_of_something_else_is_refused_by_the_field(tmp_path: Path, what:
         ("data.pseudo_labels={max_wer: 0.1}", "data.pseudo_labels takes others"),
         ("data.augment={speed: [0.9, 1.1]}", "data.augment changes them"),
         ("student.align=both student.lora.scope=both", "keeps no encoder states"),
-        ("students=2", "run the teacher of a cohort live"),
     ],
 )
 def test_recipes_that_cannot_learn_from_a_cache_are_refused(

@@ -12,7 +12,7 @@ from tiny_text import shared_tiny_text, tiny_text
 from tiny_text_run import write_text_run
 from tutelage.cli.main import main
 from tutelage.config import load_recipe
-from tutelage.errors import InputError, PreflightError
+from tutelage.errors import InputError
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.distil import distil
 from tutelage.runs.tasks import forecast, gather_materials
@@ -61,8 +61,14 @@ def test_every_class_kept_teaches_what_the_model_does(tmp_path: Path) -> None:
     (_, wanted), (_, found) = run(recipe, "live"), run(recipe, "cached", "teacher.cache=cache")
     for one, other in zip(wanted, found, strict=True):
         assert other["terms"] == pytest.approx(one["terms"], rel=1e-2)  # |ln p| 2^-11, here |ln p| up to 10
-    with pytest.raises(PreflightError, match="sparse targets hold one temperature only"):
-        run(write_text_run(tmp_path), "softened", "teacher.cache=cache")
+    softened = write_text_run(tmp_path)
+    with pytest.raises(InputError, match="Term kl has temperature 2, and topk"):
+        run(softened, "softened", "teacher.cache=cache")
+    assert cache(softened, "--kind", "topk", "--size", "4", "--dry-run") == 2
+    with pytest.raises(InputError, match="Term reverse_kl compares the teacher's whole distribution, and topk"):
+        run(write_text_run(tmp_path, objective="- {kind: reverse_kl}"), "softened", "teacher.cache=cache")
+    with pytest.raises(InputError, match="Term kl compares standardised logits, and topk"):
+        run(write_text_run(tmp_path, objective="- {kind: kl, standardise: true}"), "softened", "teacher.cache=cache")
     assert not (tmp_path / "softened").exists()
 
 
@@ -96,5 +102,9 @@ def test_blocks_that_the_cache_does_not_keep_are_named(tmp_path: Path) -> None:
     recipe = write_text_run(tmp_path)
     assert cache(recipe) == 0
     write_text_run(tmp_path, objective=OBJECTIVE)
-    with pytest.raises(InputError, match=r"keeps the states of blocks \[\].*those of \[\d"):
+    with pytest.raises(InputError, match=r"Term angle compares states, and teacher.cache .* keeps none"):
         run(recipe, "run", "teacher.cache=cache")
+    assert cache(recipe, "--force") == 0
+    with pytest.raises(InputError, match=r"tiny-text: .* keeps the states of blocks \[4\].*those of \[2\]"):
+        run(recipe, "run", "teacher.cache=cache", "student.layer_map=uniform")
+    assert not (tmp_path / "run").exists()

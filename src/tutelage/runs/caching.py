@@ -7,7 +7,7 @@ samples, teachers and identities (`runs.text.caching`, `runs.speech.caching`), o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from tutelage.objectives.signal import Signal
 from tutelage.planning.storage import TeacherCache
 from tutelage.records.document import Document
 from tutelage.runs.attempt import Attempt
+from tutelage.runs.recipe import Recipe
+from tutelage.teachers.committee import average_heads
+from tutelage.teachers.settings import ALONE, Teacher
 from tutelage.teachers.target_cache.build import Forward, build_targets
 from tutelage.teachers.target_cache.cache import TargetCache
 from tutelage.teachers.target_cache.cached import CachedTeacher
@@ -42,6 +45,7 @@ class CacheCount:
         settings: What is kept, blocks among it.
         width: Of the teacher's states.
         vocabulary: Of the teacher.
+        finals: Width of what the logits are made of: that of all members of a committee; None is `width`.
     """
 
     name: str
@@ -51,13 +55,14 @@ class CacheCount:
     settings: CacheSettings
     width: int
     vocabulary: int
+    finals: int | None = None
 
     @property
     def bytes_per_token(self) -> float:
         """Of the numbers alone; for sampled targets at most this, since equal draws are kept once."""
         settings = self.settings
         kind = "sampled" if settings.sampled else settings.kind
-        targets = TeacherCache(kind, settings.size or self.width, self.vocabulary)
+        targets = TeacherCache(kind, settings.size or self.finals or self.width, self.vocabulary)
         return targets.bytes_per_token(self.vocabulary) + _HALF * self.width * len(settings.layers)
 
     def document(self, name: str, folder: Path, **more: Any) -> Document:
@@ -89,17 +94,12 @@ class CacheCount:
         return self.document("cache", attempt.out, built={**found, "damaged": list(built.damaged)})
 
 
-def require_kept(settings: CacheSettings, vocabulary: int, *, committee: bool) -> None:
-    """Refuse final states of a committee, and more classes than there are.
+def require_kept(settings: CacheSettings, vocabulary: int) -> None:
+    """Refuse more classes than there are.
 
     Raises:
         InputError: With the way out.
     """
-    if settings.kind == "hidden" and committee:
-        raise InputError(
-            "A committee has no final state of its own, so --kind hidden cannot keep its answers; use topk, systematic "
-            "or multinomial."
-        )
     if settings.kind == "topk" and settings.size > vocabulary:
         raise InputError(f"--size is {settings.size}; the teacher has {vocabulary} tokens.")
 
@@ -120,12 +120,21 @@ def final_states(read: Callable[..., Signal], head: Head, last: int) -> Callable
     return final
 
 
+def replaying(heads: Mapping[str, Head], teacher: Teacher) -> Head:
+    """What makes logits of the final states that a cache keeps: the teacher's own head, or a committee's of all.
+
+    Args:
+        heads: Frozen, by member.
+        teacher: The recipe's.
+    """
+    return average_heads(heads, teacher.space, teacher.shares) if teacher.is_committee else heads[ALONE]
+
+
 def open_targets(
     folder: Path,
     keys: Sequence[SampleKey],
     identity: CacheIdentity,
     head: Callable[[], Head],
-    objective: Objective,
     attempt: Attempt,
 ) -> CachedTeacher:
     """A cache in the place of a teacher.
@@ -135,19 +144,31 @@ def open_targets(
         keys: Every sample of the run, all of which must be there.
         identity: Whom the targets must come from.
         head: Gives the teacher's frozen head, which replays final states.
-        objective: What is compared.
         attempt: Told of shards.
 
     Raises:
-        InputError: The cache is of something else (every field that differs is named), damaged, or lacks blocks.
+        InputError: The cache is of something else (every field that differs is named), or damaged.
     """
     cache = TargetCache.open(folder, identity, progress=attempt.progress)
     cache.require(keys)
-    lacking = sorted(set(objective.teacher_layers) - set(cache.layers))
-    if lacking:
-        raise InputError(
-            f"teacher.cache {folder} keeps the states of blocks {list(cache.layers)}, and the objective "
-            f"compares those of {lacking} too (layers); build it for this recipe in another folder."
-        )
     attempt.talk(f"teacher: cached ({cache.kind}, {cache.positions:,} positions); it is not run in training")
     return CachedTeacher(cache, head() if cache.kind == "hidden" else None)
+
+
+def require_blocks(cached: CachedTeacher, objective: Objective, recipe: Recipe) -> None:
+    """Refuse an objective that compares blocks which a cache does not keep.
+
+    Args:
+        cached: The open cache.
+        objective: Of the student, or of a member of a cohort.
+        recipe: Its own; named in the error.
+
+    Raises:
+        InputError: With the blocks of both.
+    """
+    lacking = sorted(set(objective.teacher_layers) - set(cached.layers))
+    if lacking:
+        raise InputError(
+            f"{recipe.name}: teacher.cache keeps the states of blocks {list(cached.layers)}, and the objective "
+            f"compares those of {lacking} too (layers); build it for this recipe in another folder."
+        )

@@ -121,12 +121,18 @@ def identify_teacher(
 
 
 def answer_sha256(teacher: Teacher, folders: Sequence[TeacherFolder]) -> str:
-    """What a cache of this teacher's answers is keyed by: all of its members, and how they are averaged."""
+    """Whose answers a cache holds: the weights of all who teach, with their adapters and dtype."""
+    hashes = {one.name: one.sha256 for one in folders}
+    weights = folders[0].sha256 if teacher.members is None else sha256_json(hashes)
+    return weights if teacher.dtype == "float32" else sha256_json({"model": weights, "dtype": teacher.dtype})
+
+
+def describe_average(teacher: Teacher, folders: Sequence[TeacherFolder]) -> dict[str, Any] | None:
+    """How a committee's answers are averaged, and every member's own hash, which errors name; None for one teacher."""
     if teacher.members is None:
-        alone = folders[0].sha256
-        return alone if teacher.dtype == "float32" else sha256_json({"model": alone, "dtype": teacher.dtype})
-    settings = {"space": teacher.space, "weights": teacher.shares, "states_from": teacher.states_from}
-    return sha256_json({**settings, "dtype": teacher.dtype, "members": {one.name: one.sha256 for one in folders}})
+        return None
+    average = {"space": teacher.space, "weights": teacher.shares, "states_from": teacher.states_from}
+    return {**average, "member": {one.name: one.sha256 for one in folders}}
 
 
 def describe_teachers(

@@ -2,8 +2,8 @@
 
 Covers averages of probabilities and of logits, with uniform, given or entropy weights, and the refusal of members that
 do not share a tokenizer. Does not cover recipes (`settings`), vocabularies that differ (`vocabulary` makes members
-answer in one), decoding (`ensemble`), cached members, or logits made a few positions at a time: each member's are made
-whole, one member after the other.
+answer in one), decoding (`ensemble`) or reading caches. Each member's logits are made whole, one member after the
+other; `average_heads` makes the average a few positions at a time, from the final states that a cache keeps of them.
 
 With w_m the members' weights at a position, which sum to 1, and softmax at temperature 1:
 
@@ -39,6 +39,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import InputError, PreflightError
+from tutelage.objectives.logits import DeferredLogits, Head
 from tutelage.objectives.signal import Signal
 from tutelage.teachers.live import LiveTeacher
 
@@ -122,11 +123,8 @@ class Committee(Generic[BatchT]):
         shapes: dict[str, tuple[int, ...]] = {}
         states: dict[int, Tensor] = {}
         classes: Tensor | None = None
-        for name, teacher in self._teachers.items():
-            try:
-                found = teacher.signal(batch)
-            except PreflightError as error:
-                raise PreflightError(f"Member {name} of the committee: {error}") from error
+        for name in self._teachers:
+            found = self._ask(name, batch)
             logits_BTV = found.logits_BTV
             shapes[name] = tuple(logits_BTV.shape)
             classes = found.classes
@@ -136,6 +134,59 @@ class Committee(Generic[BatchT]):
                 mean.add(logits_BTV.float(), self._weights.get(name))
         _require_one_shape(shapes)
         return Signal(mean.taken(), states, classes)
+
+    @torch.no_grad()
+    def deferred(self, batch: BatchT) -> Signal:
+        """The same answer not made yet: the members' final states side by side, and the head that averages them.
+
+        Raises:
+            PreflightError: As `signal`.
+            InputError: The members score different numbers of classes.
+            ValueError: A member's pass gives logits in place of final states.
+        """
+        heads: dict[str, Head] = {}
+        finals: dict[str, Tensor] = {}
+        states: dict[int, Tensor] = {}
+        for name in self._teachers:
+            found = self._ask(name, batch)
+            if not isinstance(found.scores, DeferredLogits):
+                raise ValueError(f"member {name} answers with logits; its pass must give final states and their head")
+            heads[name], finals[name] = found.scores.head, found.scores.states_BTH
+            if name == self._states_from:
+                states = {layer: found.states[layer] for layer in self._layers}
+        head = average_heads(heads, self._space, self._weights)
+        return Signal(DeferredLogits(torch.cat([finals[name] for name in sorted(finals)], -1), head), states)
+
+    def _ask(self, name: str, batch: BatchT) -> Signal:
+        try:
+            return self._teachers[name].signal(batch)
+        except PreflightError as error:
+            raise PreflightError(f"Member {name} of the committee: {error}") from error
+
+
+def average_heads(heads: Mapping[str, Head], space: str, weights: str | Mapping[str, float]) -> Head:
+    """One head for the members' final states side by side, in the order of their names: their average's logits.
+
+    Args:
+        heads: By member; each a module (`Head.of`).
+        space: As of `Committee`.
+        weights: As of `Committee`.
+
+    Raises:
+        InputError: The members score different numbers of classes.
+    """
+    names = sorted(heads)
+    _require_one_shape({name: (heads[name].vocabulary,) for name in names})
+    widths = [heads[name].parameters[0].shape[-1] for name in names]
+    of_member = shares(weights, names)
+
+    def average(h_NH: Tensor) -> Tensor:
+        mean = Mean(space)
+        for name, part_NH in zip(names, torch.split(h_NH, widths, -1), strict=True):
+            mean.add(heads[name].logits(part_NH).float(), of_member.get(name))
+        return mean.taken()
+
+    return Head(average, heads[names[0]].vocabulary, tuple(part for name in names for part in heads[name].parameters))
 
 
 class Mean:

@@ -175,6 +175,26 @@ def enrol(recipe: RecipeT) -> tuple[Enrolled, ...]:
     return tuple(found)
 
 
+def name_learners(recipe: RecipeT) -> dict[str, RecipeT]:
+    """Everyone who learns with a recipe of its own, as errors call it: every member, or the one student as ""."""
+    return {f"Member {one.name}: ": one.recipe for one in enrol(recipe)} or {"": recipe}
+
+
+def ask_most(recipe: RecipeT) -> RecipeT:
+    """The recipe with the objective of the learner that asks its teacher for most: states, else answers, else nothing.
+
+    Members have one layer map, so whoever compares states compares those of the same blocks.
+    """
+    learners = name_learners(recipe).values()
+    asking = max(learners, key=lambda one: (one.aligns, compares(one)))  # the first of equals
+    return replace(recipe, objective=asking.objective)
+
+
+def compares(recipe: Recipe) -> bool:
+    """Whether any term of its own objective compares with the teacher."""
+    return any(term.family != "likelihood" for term in recipe.objective)
+
+
 def require_samples(recipe: Recipe, columns: Sequence[Mapping[str, str]]) -> None:
     """Refuse members that the data has no samples for.
 

@@ -7,6 +7,7 @@ Covers whom targets belong to, the clips as samples, building, and opening. Does
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,22 +16,24 @@ from tutelage.models.load import SpeechModel, load_processor
 from tutelage.models.manifest import hash_folder
 from tutelage.objectives.logits import Head
 from tutelage.objectives.objective import Objective
+from tutelage.objectives.signal import Signal
 from tutelage.records.document import Document
 from tutelage.records.hashing import sha256_json
 from tutelage.runs.attempt import Attempt
-from tutelage.runs.caching import CacheCount, final_states, open_targets, require_kept
+from tutelage.runs.cache_needs import require_served
+from tutelage.runs.caching import CacheCount, final_states, open_targets, replaying, require_kept
+from tutelage.runs.cohort.settings import ask_most, compares
 from tutelage.runs.speech.assembly import load_meta_outline, load_outline
 from tutelage.runs.speech.augment import hear_training
 from tutelage.runs.speech.materials import SpeechMaterials
-from tutelage.runs.speech.recipe import SpeechRecipe, cache_faults
+from tutelage.runs.speech.recipe import cache_faults
 from tutelage.runs.speech.sensitivity import choose_decoder_layers
 from tutelage.runs.speech.teachers import Hearing, SideBySide, encoders_of, hear
-from tutelage.runs.teacher_folders import answer_sha256
+from tutelage.runs.teacher_folders import answer_sha256, describe_average
 from tutelage.tasks.speech.batch import SpeechBatch, SpeechExamples, token_hash
 from tutelage.tasks.speech.forward import decode
 from tutelage.tasks.speech.labels import LabelCodec
 from tutelage.teachers.committee import Committee
-from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.target_cache.cached import CachedTeacher
 from tutelage.teachers.target_cache.contents import CacheIdentity, CacheSettings, SampleKey, hash_keys
 from tutelage.teachers.vocabulary import describe_shared
@@ -69,11 +72,12 @@ def plan_speech_cache(materials: SpeechMaterials, settings: CacheSettings, attem
     faults = cache_faults(recipe)
     if faults:
         raise InputError(faults)
-    _refuse_soft(recipe, settings.kind)
-    outline = load_meta_outline(materials)
-    objective = Objective(recipe.objective, outline.pairs)
+    require_served(recipe, settings.kind)
+    asking = ask_most(recipe)
+    outline = load_meta_outline(dataclasses.replace(materials, recipe=asking))
+    objective = Objective(asking.objective, outline.pairs)
     vocabulary = int(outline.teacher.model.config.vocab_size)
-    require_kept(settings, vocabulary, committee=recipe.teacher.is_committee)
+    require_kept(settings, vocabulary)
     source = (materials.student or materials.teacher).path
     codec = LabelCodec(load_processor(source).tokenizer, recipe.data.language, recipe.data.task)
     everyone = (outline.student.speech, *(one.cut for one in outline.teachers))
@@ -89,6 +93,7 @@ def plan_speech_cache(materials: SpeechMaterials, settings: CacheSettings, attem
         dataclasses.replace(settings, layers=objective.teacher_layers),
         int(outline.teacher.model.config.d_model),
         vocabulary,
+        sum(int(one.cut.model.config.d_model) for one in outline.teachers),
     )
     return SpeechCachePlan(materials, objective, count)
 
@@ -118,79 +123,65 @@ def build_speech_cache(plan: SpeechCachePlan, attempt: Attempt) -> Document:
         positions = min(one.model.config.max_target_positions for one in everyone)
         heard = SideBySide(outputs) if len(outputs) > 1 else outputs[0]
         examples = SpeechExamples(training.clips, heard, codec, positions)
-        teacher = _answering(plan, hearing)
+        answer = _answering(plan, hearing)
 
         def forward(places: object) -> Answer:
             batch = examples.batch(places).to(device)  # type: ignore[arg-type]  # a sequence of places
-            return Answer(teacher.signal(batch), batch.labels_BT, batch.keep_BT)
+            return Answer(answer(batch), batch.labels_BT, batch.keep_BT)
 
         return plan.count.build(forward, attempt)
 
 
 def open_cached_teacher(
-    materials: SpeechMaterials, train: SpeechExamples, hearing: Hearing, objective: Objective, attempt: Attempt
+    materials: SpeechMaterials, train: SpeechExamples, hearing: Hearing, attempt: Attempt
 ) -> CachedTeacher | None:
-    """The cache that the recipe names, in the place of its teacher; None where it names none.
+    """The cache that the recipe names, in the place of its teacher; None where it names none, or nobody compares.
 
     Args:
         materials: The recipe with its data and models.
         train: The clips, all of which must be there.
-        hearing: The teacher, frozen: its head replays final states.
-        objective: What is compared.
+        hearing: The teachers: their heads replay final states.
         attempt: Told of shards.
 
     Raises:
-        InputError: The cache is of something else (every field that differs is named), damaged, lacks layers, or its
-            targets are sparse and a term softens them.
+        InputError: The cache is of something else (every field that differs is named), or damaged.
     """
-    if materials.cache is None:
+    teacher = materials.recipe.teacher
+    if materials.cache is None or not compares(ask_most(materials.recipe)):
         return None
     _refuse_translation(hearing)
     keys = [SampleKey(name, train.token_hash(name)) for name in train.text_ids]
     identity = _identity(materials, train.codec, keys, hearing.student.window_seconds)
-    cached = open_targets(materials.cache, keys, identity, lambda: _head(hearing.teachers[0].cut), objective, attempt)
-    _refuse_soft(materials.recipe, cached.describe()["kind"])
-    return cached
+    heads = {one.name: _head(one.cut) for one in hearing.teachers}
+    return open_targets(materials.cache, keys, identity, lambda: replaying(heads, teacher), attempt)
 
 
-def _answering(plan: SpeechCachePlan, hearing: Hearing) -> LiveTeacher[SpeechBatch] | Committee[SpeechBatch]:
-    """The teacher as its answers are kept: final states with their head, or logits; a committee's are its average's."""
+def _answering(plan: SpeechCachePlan, hearing: Hearing) -> Callable[[SpeechBatch], Signal]:
+    """The teacher as its answers are kept: final states with their heads, or (a committee's mean) logits."""
+    settings, objective = plan.materials.recipe.teacher, plan.objective
     if plan.count.settings.kind != "hidden":
-        return hearing.teach(plan.materials.recipe.teacher, plan.objective)
-    lead = hearing.teachers[0]
-    part, last = hearing.heard[lead.name], int(lead.cut.model.config.decoder_layers)
-    final = final_states(decode, _head(lead.cut), last)
-
-    def hear_part(model: object, batch: SpeechBatch, layers: object) -> object:
-        own = batch if part is None else dataclasses.replace(batch, encoder_BSH=batch.encoder_BSH[..., part])
-        return final(model, own, layers)
-
-    return LiveTeacher(lead.cut.model, plan.objective.teacher_layers, hear_part)  # type: ignore[arg-type]
+        return hearing.teach(settings, objective).signal
+    finals = {
+        one.name: final_states(decode, _head(one.cut), int(one.cut.model.config.decoder_layers))
+        for one in hearing.teachers
+    }
+    teacher = hearing.teach(settings, objective, finals)
+    return teacher.deferred if isinstance(teacher, Committee) else teacher.signal
 
 
 def _identity(
     materials: SpeechMaterials, codec: LabelCodec, keys: list[SampleKey], window_seconds: float
 ) -> CacheIdentity:
     files = hash_folder((materials.student or materials.teacher).path)
+    teacher, folders = materials.recipe.teacher, materials.teachers
     return CacheIdentity(
-        model=answer_sha256(materials.recipe.teacher, materials.teachers),
+        model=answer_sha256(teacher, folders),
         tokenizer=sha256_json({name: found for name, found in files.items() if name in _TOKENIZER_FILES}),
         data=hash_keys(keys),
         template=sha256_json(list(codec.prompt)),
         window_seconds=float(window_seconds),
+        committee=describe_average(teacher, folders),
     )
-
-
-def _refuse_soft(recipe: SpeechRecipe, kind: str) -> None:
-    """Sparse targets hold one temperature; a term that softens them is named."""
-    soft = [
-        f"Term {term.kind} has temperature {term.temperature:g}, and {kind} keeps targets at 1 only: softened targets "
-        "of speech teachers are nearly flat. Cache with --kind hidden, which serves every temperature."
-        for term in recipe.objective
-        if kind != "hidden" and term.family == "divergence" and term.temperature != 1.0
-    ]
-    if soft:
-        raise InputError(soft)
 
 
 def _refuse_translation(hearing: Hearing) -> None:
@@ -205,5 +196,5 @@ def _refuse_translation(hearing: Hearing) -> None:
 
 
 def _head(speech: SpeechModel) -> Head:
-    """Frozen with its model (`LiveTeacher`)."""
+    speech.model.requires_grad_(False)
     return Head.of(speech.model.get_output_embeddings(), int(speech.model.config.vocab_size))

@@ -21,6 +21,7 @@ from tutelage.objectives.signal import Signal
 from tutelage.progress import Progress, no_progress
 from tutelage.records.estimate import Estimate
 from tutelage.runs.attempt import Attempt
+from tutelage.runs.caching import require_blocks
 from tutelage.runs.classroom import Course
 from tutelage.runs.folder import RunFolder
 from tutelage.runs.speech.assembly import Assembly, assemble, load_outline
@@ -344,7 +345,9 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
     )
     clips = () if materials.dev is None else materials.dev.utterances
     dev = SpeechExamples(clips, outputs, codec, positions) if clips else None
-    cached = None if teacher is None else open_cached_teacher(materials, train, hearing, assembly.objective, attempt)
+    cached = open_cached_teacher(materials, train, hearing, attempt)
+    if cached is not None and not recipe.is_cohort:  # its members are asked one by one
+        require_blocks(cached, assembly.objective, recipe)
     lesson = make_lesson(assembly, cached or teacher, hearing.heard[outline.teachers[0].name])
     return SpeechClassroom(
         materials,

@@ -20,11 +20,11 @@ from tutelage.models.verify import read_config
 from tutelage.progress import Progress, Talk, no_progress, say_nothing
 from tutelage.records.document import Caution
 from tutelage.records.hashing import sha256_file, sha256_json
+from tutelage.runs.cache_needs import require_cache
 from tutelage.runs.speech.recipe import SpeechRecipe
 from tutelage.runs.teacher_folders import TeacherFolder, find_teachers, identify_teacher
 from tutelage.tasks.speech.manifest import Manifest, read_manifest
 from tutelage.teachers.target_cache.manifest import MANIFEST
-from tutelage.teachers.target_cache.manifest import read_manifest as read_cache
 
 _NAMED = 5  # examples written out in one line
 
@@ -95,7 +95,7 @@ def gather_speech(
     """
     train, held_out, dev, normaliser, cautions = _read_data(recipe, progress, talk)
     if recipe.teacher.cache is not None:
-        read_cache(recipe.teacher.cache)  # a cache that is not finished, before a model is fetched
+        require_cache(recipe, recipe.teacher.cache)  # before a model is fetched
     teachers, student = find_models(recipe, talk, require_weights=require_weights)
     teacher = teachers[0].model
     _refuse_longer_window(recipe, read_config((student or teacher).path))

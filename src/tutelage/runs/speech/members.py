@@ -12,6 +12,7 @@ from typing import Any
 
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.signal import Signal
+from tutelage.runs.caching import require_blocks
 from tutelage.runs.cost import TrainingCost
 from tutelage.runs.speech.assembly import Outline, assemble, count_trained
 from tutelage.runs.speech.classroom import SpeechClassroom
@@ -33,18 +34,22 @@ def enrol_speech(room: SpeechClassroom, recipe: SpeechRecipe) -> SpeechClassroom
         recipe: The member's own.
 
     Raises:
-        InputError: The member's design does not fit.
+        InputError: The member's design does not fit, or it compares states that a cached teacher does not have.
     """
     outline = outline_member(room.assembly.outline, recipe, copied=room.materials.student is None)
     student = dataclasses.replace(outline.student, model=share_weights(outline.student.model))
     assembly = assemble(recipe, dataclasses.replace(outline, student=student))
-    teacher = room.hearing.teach(recipe.teacher, assembly.objective) if assembly.objective.needs_teacher else None
+    teacher = None
+    if assembly.objective.needs_teacher:
+        teacher = room.hearing.teach(recipe.teacher, assembly.objective)
+        if room.cached is not None:
+            require_blocks(room.cached, assembly.objective, recipe)
     return dataclasses.replace(
         room,
         materials=dataclasses.replace(room.materials, recipe=recipe),
         assembly=assembly,
         teacher=teacher,
-        lesson=make_lesson(assembly, teacher),
+        lesson=make_lesson(assembly, None if teacher is None else room.cached or teacher),
     )
 
 
@@ -68,6 +73,8 @@ def teach_speech(
     """The signal that serves every member: the teachers', with the states that any of them compares."""
     if objective is None:
         return None
+    if rooms[0].cached is not None:
+        return rooms[0].cached.signal
     return rooms[0].hearing.teach(rooms[0].recipe.teacher, objective).signal
 
 
@@ -107,7 +114,7 @@ def cost_of_speech(room: SpeechClassroom, tokens: float) -> TrainingCost:
         room.assembly.outline,
         [round(mean) + len(room.codec.prompt) - 1] * round(tokens / mean),
         len(clips),
-        live_teacher=room.teacher is not None,
+        live_teacher=room.teacher is not None and room.cached is None,
         passes=training.steps * training.accumulate,
     )
 

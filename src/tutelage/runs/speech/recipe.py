@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.records.hashing import sha256_json
+from tutelage.runs.cohort.settings import name_learners
 from tutelage.runs.recipe import Recipe
 from tutelage.students.design import Design
 from tutelage.tasks.sources import AudioSource
@@ -155,11 +156,9 @@ def cache_faults(recipe: SpeechRecipe) -> list[str]:
         for why, applies in found.items()
         if applies
     ]
-    if recipe.aligns and recipe.student.align != "decoder":
+    if any(one.aligns for one in name_learners(recipe).values()) and recipe.student.align != "decoder":
         faults.append(
             f'student.align is "{recipe.student.align}", and teacher.cache keeps no encoder states; set it to '
             '"decoder", or run the teacher live.'
         )
-    if recipe.is_cohort:
-        faults.append("teacher.cache serves one student so far; run the teacher of a cohort live.")
     return faults

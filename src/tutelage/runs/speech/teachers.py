@@ -26,7 +26,7 @@ from tutelage.tasks.speech.features import fingerprint
 from tutelage.tasks.speech.forward import decode
 from tutelage.teachers.committee import Committee, Member
 from tutelage.teachers.ensemble import Ensemble, Voice
-from tutelage.teachers.live import LiveTeacher
+from tutelage.teachers.live import Forward, LiveTeacher
 from tutelage.teachers.placement import place_teacher
 from tutelage.teachers.settings import Teacher
 from tutelage.teachers.translated import translated
@@ -108,30 +108,39 @@ class Hearing:
             checks += check_settings(*({name: read(getattr(of, name)) for name in SPECIAL} for of, read in both))
         return checks
 
-    def live(self, teacher: SpeechTeacher, layers: Sequence[int]) -> LiveTeacher[SpeechBatch]:
-        """The teacher, run beside the student."""
+    def live(
+        self, teacher: SpeechTeacher, layers: Sequence[int], read: Forward[SpeechBatch] = decode
+    ) -> LiveTeacher[SpeechBatch]:
+        """The teacher, run beside the student; `read` is its pass."""
         part = self.heard[teacher.name]
         forward = translated(
-            decode,
+            read,
             self.shared[teacher.name],
             "decoder_input_ids_BT",
             None if part is None else lambda batch: replace(batch, encoder_BSH=batch.encoder_BSH[..., part]),
         )
         return LiveTeacher(teacher.cut.model, layers, forward)
 
-    def teach(self, settings: Teacher, objective: Objective) -> LiveTeacher[SpeechBatch] | Committee[SpeechBatch]:
+    def teach(
+        self, settings: Teacher, objective: Objective, passes: Mapping[str, Forward[SpeechBatch]] | None = None
+    ) -> LiveTeacher[SpeechBatch] | Committee[SpeechBatch]:
         """What training asks: the one teacher, or the committee.
+
+        Args:
+            settings: The recipe's teacher.
+            objective: What is compared.
+            passes: By name, a pass that answers otherwise than with logits; None is `decode` for all.
 
         Raises:
             InputError: The members cannot be averaged, or nobody's states can be compared.
         """
-        layers = objective.teacher_layers
+        layers, read = objective.teacher_layers, passes or dict.fromkeys(self.shared, decode)
         if not settings.is_committee:
-            return self.live(self.teachers[0], layers)
+            return self.live(self.teachers[0], layers, read[self.teachers[0].name])
         tokens = self.student.processor.tokenizer.get_vocab()
         members = {
             one.name: Member(
-                self.live(one, layers if one.name == settings.states_from else ()),
+                self.live(one, layers if one.name == settings.states_from else (), read[one.name]),
                 one.cut.processor.tokenizer.get_vocab() if self.shared[one.name] is None else tokens,
             )
             for one in self.teachers

@@ -21,6 +21,7 @@ from tutelage.objectives.signal import Signal
 from tutelage.progress import Progress, no_progress, say_nothing
 from tutelage.records.estimate import Estimate
 from tutelage.runs.attempt import Attempt
+from tutelage.runs.caching import require_blocks
 from tutelage.runs.classroom import Course
 from tutelage.runs.folder import RunFolder
 from tutelage.runs.teacher_folders import merged_before
@@ -33,7 +34,7 @@ from tutelage.runs.text.judge import TextBench, TextVerdict, judge
 from tutelage.runs.text.materials import TextMaterials
 from tutelage.runs.text.recipe import TextRecipe
 from tutelage.runs.text.sensitivity import choose_blocks
-from tutelage.runs.text.teachers import Classes, refuse_translation, share_classes
+from tutelage.runs.text.teachers import Classes, share_classes
 from tutelage.students.export import ExportedStudent, TextAdapterBase, export_text_student, merged_model, save_adapter
 from tutelage.students.layer_map import describe
 from tutelage.students.sensitivity import LayerChoice
@@ -292,12 +293,12 @@ def open_text_classroom(materials: TextMaterials, accelerator: Accelerator, atte
     for line in (outline.describe(), *classes.differences()):
         attempt.talk(line)
     assembly = assemble(recipe, outline)
-    teacher = cached = None
+    teacher = None
     if assembly.objective.needs_teacher and recipe.teacher is not None and outline.teacher is not None:
         teacher = classes.teach(recipe.teacher, assembly.objective)
-        if materials.cache is not None:
-            refuse_translation(classes)
-            cached = open_cached_teacher(materials, train, outline.teacher, assembly.objective, attempt)
+    cached = open_cached_teacher(materials, train, classes, attempt)
+    if cached is not None and not recipe.is_cohort:  # its members are asked one by one
+        require_blocks(cached, assembly.objective, recipe)
     lesson = make_lesson(assembly, cached or teacher)
     return TextClassroom(
         materials,

@@ -18,10 +18,11 @@ from tutelage.models.verify import read_config
 from tutelage.progress import Talk, say_nothing
 from tutelage.records.document import Caution
 from tutelage.records.hashing import sha256_file, sha256_json
+from tutelage.runs.cache_needs import require_cache
 from tutelage.runs.teacher_folders import TeacherFolder, find_teachers, identify_teacher
 from tutelage.runs.text.recipe import TextRecipe
 from tutelage.tasks.text.documents import Corpus, read_documents, shared_documents
-from tutelage.teachers.target_cache.manifest import MANIFEST, read_manifest
+from tutelage.teachers.target_cache.manifest import MANIFEST
 
 _NAMED = 5  # examples written out in one line
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -111,7 +112,7 @@ def gather_text(recipe: TextRecipe, *, talk: Talk = say_nothing, require_weights
     """
     train, held_out, dev = _read_data(recipe)
     if recipe.teacher is not None and recipe.teacher.cache is not None:
-        read_manifest(recipe.teacher.cache)  # a cache that is not finished, before a model is fetched
+        require_cache(recipe, recipe.teacher.cache)  # before a model is fetched
     teachers: tuple[TeacherFolder, ...] = ()
     if recipe.teacher is not None:
         teachers = find_teachers(recipe.teacher, "text", talk=talk, require_weights=require_weights)

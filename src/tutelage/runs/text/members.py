@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import InputError
 from tutelage.models.load import count_params
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.signal import Signal
+from tutelage.runs.caching import require_blocks
 from tutelage.runs.cost import TrainingCost
 from tutelage.runs.text.assembly import TextOutline, assemble, count_trained
 from tutelage.runs.text.classroom import TextClassroom, make_lesson
@@ -35,7 +35,7 @@ def enrol_text(room: TextClassroom, recipe: TextRecipe) -> TextClassroom:
         recipe: The member's own.
 
     Raises:
-        InputError: The member's design does not fit, or it asks a cached teacher that the recipe itself does not.
+        InputError: The member's design does not fit, or it compares states that a cached teacher does not have.
     """
     outline = outline_text_member(room.assembly.outline, recipe, copied=room.materials.student is None)
     student = dataclasses.replace(outline.student, model=share_weights(outline.student.model))
@@ -43,8 +43,8 @@ def enrol_text(room: TextClassroom, recipe: TextRecipe) -> TextClassroom:
     teacher = None
     if assembly.objective.needs_teacher and recipe.teacher is not None:
         teacher = room.classes.teach(recipe.teacher, assembly.objective)
-        if recipe.teacher.cache is not None and room.cached is None:
-            raise InputError("A member compares with the cached teacher; let the recipe's own objective do so too.")
+        if room.cached is not None:
+            require_blocks(room.cached, assembly.objective, recipe)
     return dataclasses.replace(
         room,
         materials=dataclasses.replace(room.materials, recipe=recipe),

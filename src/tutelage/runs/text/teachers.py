@@ -22,7 +22,7 @@ from tutelage.tasks.text.batch import TextBatch
 from tutelage.tasks.text.forward import read
 from tutelage.teachers.committee import Committee, Member
 from tutelage.teachers.ensemble import Ensemble, Voice
-from tutelage.teachers.live import LiveTeacher
+from tutelage.teachers.live import Forward, LiveTeacher
 from tutelage.teachers.placement import place_teacher
 from tutelage.teachers.settings import ALONE, Teacher
 from tutelage.teachers.translated import translated
@@ -78,23 +78,31 @@ class Classes:
             checks.append(check_tokens(emitted, token, token_of))
         return checks
 
-    def live(self, name: str, layers: Sequence[int]) -> LiveTeacher[TextBatch]:
-        """One teacher, run beside the student."""
-        return LiveTeacher(self.teachers[name].model, layers, translated(read, self.shared[name], "input_ids_BT"))
+    def live(self, name: str, layers: Sequence[int], forward: Forward[TextBatch] = read) -> LiveTeacher[TextBatch]:
+        """One teacher, run beside the student; `forward` is its pass."""
+        return LiveTeacher(self.teachers[name].model, layers, translated(forward, self.shared[name], "input_ids_BT"))
 
-    def teach(self, settings: Teacher, objective: Objective) -> LiveTeacher[TextBatch] | Committee[TextBatch]:
+    def teach(
+        self, settings: Teacher, objective: Objective, passes: Mapping[str, Forward[TextBatch]] | None = None
+    ) -> LiveTeacher[TextBatch] | Committee[TextBatch]:
         """What training asks: the one teacher, or the committee.
+
+        Args:
+            settings: The recipe's teacher.
+            objective: What is compared.
+            passes: By name, a pass that answers otherwise than with logits; None is `read` for all.
 
         Raises:
             InputError: The members cannot be averaged, or nobody's states can be compared.
         """
-        layers = objective.teacher_layers
+        layers, forward = objective.teacher_layers, passes or dict.fromkeys(self.teachers, read)
         if not settings.is_committee:
-            return self.live(next(iter(self.teachers)), layers)
+            name = next(iter(self.teachers))
+            return self.live(name, layers, forward[name])
         tokens = self.student.tokenizer.get_vocab()
         members = {
             name: Member(
-                self.live(name, layers if name == settings.states_from else ()),
+                self.live(name, layers if name == settings.states_from else (), forward[name]),
                 one.tokenizer.get_vocab() if self.shared[name] is None else tokens,
             )
             for name, one in self.teachers.items()

@@ -32,6 +32,9 @@ _NAMES = {
     "tokenizer": "the tokenizer (tokenizer)",
     "template": "the prompt or chat template (template)",
     "window_seconds": "the student's window (window_seconds)",
+    "committee.space": "what the committee averages (space)",
+    "committee.weights": "the members' shares (weights)",
+    "committee.states_from": "the member whose states are kept (states_from)",
     "data": "the data (data)",
     "kind": "the kind of targets (kind)",
     "size": "k, or the number of draws (size)",
@@ -74,6 +77,7 @@ class CacheIdentity:
         adapter: Of the teacher's own adapter.
         template: Of the chat template or prompt.
         window_seconds: Of audio that the teacher hears.
+        committee: Of a committee: its space, shares and members' hashes by name, each of which an error can name.
     """
 
     model: str
@@ -82,6 +86,7 @@ class CacheIdentity:
     adapter: str | None = None
     template: str | None = None
     window_seconds: float | None = None
+    committee: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,15 +164,19 @@ class CacheSettings:
 
 def describe_contents(identity: CacheIdentity, settings: CacheSettings | None) -> dict[str, Any]:
     """Every field that two caches must share to be interchangeable; without settings those of the identity alone."""
-    return {**asdict(identity), **(settings.contents() if settings is not None else {"format": FORMAT})}
+    of_teacher = asdict(identity)
+    if identity.committee is None:
+        del of_teacher["committee"]  # as before committees were cached: what a single teacher's caches say stays
+    return {**of_teacher, **(settings.contents() if settings is not None else {"format": FORMAT})}
 
 
 def name_differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """One line for each field of `expected` that `found` does not agree with."""
+    """One line for each field of `expected` that `found` does not agree with; of a committee for each member."""
+    there, here = _flat({name: found.get(name) for name in expected}), _flat(expected)
     return [
-        f"{_NAMES.get(name, name)} is {_shown(found.get(name))} in the cache and {_shown(value)} here."
-        for name, value in expected.items()
-        if found.get(name) != value
+        f"{_NAMES.get(name, name)} is {_shown(there.get(name))} in the cache and {_shown(here.get(name))} here."
+        for name in dict.fromkeys([*here, *there])
+        if there.get(name) != here.get(name)
     ]
 
 
@@ -177,6 +186,14 @@ def sample_generator(seed: int, key: SampleKey) -> torch.Generator:
 
     digest = hashlib.sha256(f"{seed} {key.token_hash} {key.id}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _flat(contents: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Fields within fields as `outer.inner`."""
+    flat: dict[str, Any] = {}
+    for name, value in contents.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return flat
 
 
 def _shown(value: Any) -> str:
