@@ -12,12 +12,8 @@ Prints one JSON document: ratios to `plain` of the same round, median and range 
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,8 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage.records.files import write_json
-from tutelage.records.provenance import collect_provenance
+from cases import CaseError, measure_case, run_benchmark, spread
 
 WIDTH = 256
 TEMPERATURE = 2.0
@@ -137,14 +132,12 @@ def measure(size: Size, term: str, rounds: int, folder: Path) -> dict[str, Any]:
         for method in METHODS[term]:
             file = folder / f"{method}.npy"
             case = {"size": asdict(size), "term": term, "method": method, "gradient": str(file)}
-            settings = {**os.environ, "OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
-            words = [sys.executable, __file__, "--case", json.dumps(case)]
-            done = subprocess.run(words, env=settings, capture_output=True, text=True)
-            if done.returncode != 0 and method == "trl":
+            try:
+                found[method].append(measure_case(case, TRL_EXPERIMENTAL_SILENCE="1"))
+            except CaseError:
+                if method != "trl":
+                    raise
                 continue  # TRL is not installed, or cannot be imported
-            if done.returncode != 0:
-                raise SystemExit(done.stderr)
-            found[method].append(json.loads(done.stdout.splitlines()[-1]))
             if method != "plain" and method not in agree:
                 ours, plain = (np.load(folder / f"{name}.npy") for name in (method, "plain"))
                 value, exact = found[method][0]["loss"], found["plain"][0]["loss"]
@@ -164,40 +157,15 @@ def summarise(
     """Absolute numbers of the median round, ratios to the plain loss of the same round, and the agreement."""
     row: dict[str, Any] = {key: statistics.median(run[key] for run in runs) for key in ("seconds", "bytes")}
     for key in ("seconds", "bytes"):
-        ratios = [run[key] / base[key] for run, base in zip(runs, plain, strict=True)]
-        row[f"{key}_over_plain"] = {
-            "value": statistics.median(ratios),
-            "low": min(ratios),
-            "high": max(ratios),
-            "level": None,
-            "method": f"median and range of {len(ratios)} rounds",
-        }
+        row[f"{key}_over_plain"] = spread([run[key] / base[key] for run, base in zip(runs, plain, strict=True)])
     return {**row, "relative_difference": agree}
 
 
-def main() -> None:
-    """Run the whole table, or one measurement of it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.case:
-        print(json.dumps(run_case(json.loads(arguments.case))))
-        return
-    start = time.monotonic()
+def tabulate(rounds: int) -> dict[str, Any]:
+    """The whole table."""
     with tempfile.TemporaryDirectory() as folder:
-        rows = [measure(size, term, arguments.rounds, Path(folder)) for size in SIZES for term in METHODS]
-    document = {
-        "benchmark": "losses",
-        "rows": rows,
-        "trl": trl_version(),
-        "cost_seconds": round(time.monotonic() - start, 1),
-        "provenance": collect_provenance().to_dict(),
-    }
-    if arguments.out:
-        write_json(arguments.out, document)
-    print(json.dumps(document, indent=2))
+        rows = [measure(size, term, rounds, Path(folder)) for size in SIZES for term in METHODS]
+    return {"rows": rows, "trl": trl_version()}
 
 
 def trl_version() -> str | None:
@@ -211,4 +179,4 @@ def trl_version() -> str | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("losses", __doc__, run_case, tabulate)
