@@ -4,39 +4,53 @@
 
 A language model of random weights teaches copies of another (cross-entropy and KL, a live teacher). `top`: adapters in
 the upper half, so that teacher and lower half run once for all; `all`: adapters everywhere, so that the teacher alone
-does. Every measurement is a process of its own on one thread, in turn: CPU seconds a step, the first step left out.
+does; `small`: `top` at half the width and twice the vocabulary, where a step has more of what no FLOP count holds.
+Every measurement is a process of its own on one thread, in turn: CPU seconds a step, the first step left out.
 `sequential` is K times one ordinary run (`training.loop.train`) of the same round, the dumb baseline; `processes` is
-the wall-clock of K such runs at once over that of the cohort, which uses one core. The FLOP bound of the speed-up is
+the wall-clock of K such runs at once over that of the cohort, which uses one core; `stacked` is the members' step with
+stacked adapters over theirs in turn, in the same process (below 1 it is faster). The FLOP bound of the speed-up is
 K (T + P + S) / (T + P + K S): teacher T, shared blocks P, a student's own part S, counted from the configurations.
 Memory: peak of the process with the most members less that with one, per further member (the allocator told to give
-freed tensors back at once), beside what a member's adapters, their gradients and moments take.
+freed tensors back at once), beside what a member's adapters, their gradients and moments take; and how much higher the
+peak with most members is where they are stacked. On a GPU: not measured.
 Prints one JSON document: medians and ranges over rounds.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage.records.files import write_json
-from tutelage.records.provenance import collect_provenance
+from cases import finish_case, measure_case, run_benchmark, spread, start_case
 
 MEMBERS = (1, 2, 4, 8)
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # tensors above 64 KiB are mapped one by one
-STEPS, BATCH, POSITIONS, VOCABULARY, WIDTH = 4, 4, 128, 1024, 512
+STEPS, BATCH, POSITIONS = 4, 4, 128
 TEACHER_BLOCKS, STUDENT_BLOCKS, RANK = 8, 6, 8
 TARGETS = ("q_proj", "v_proj", "up_proj", "down_proj")
-FIRST_BLOCK = {"top": STUDENT_BLOCKS // 2, "all": 0}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Where adapters begin, and the models' size."""
+
+    first_block: int
+    width: int = 512
+    vocabulary: int = 1024
+
+
+VARIANTS = {
+    "top": Variant(STUDENT_BLOCKS // 2),
+    "all": Variant(0),
+    "small": Variant(STUDENT_BLOCKS // 2, width=256, vocabulary=2048),
+}
 
 
 @dataclass(frozen=True)
@@ -63,14 +77,14 @@ class Sampler:
         """Nothing to load."""
 
 
-def configuration(blocks: int) -> Any:
+def configuration(variant: Variant, blocks: int) -> Any:
     """A small Llama."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=round(WIDTH * 8 / 3),
+        vocab_size=variant.vocabulary,
+        hidden_size=variant.width,
+        intermediate_size=round(variant.width * 8 / 3),
         num_hidden_layers=blocks,
         num_attention_heads=4,
         num_key_value_heads=4,
@@ -78,7 +92,7 @@ def configuration(blocks: int) -> Any:
     )
 
 
-def make_members(variant: str, count: int) -> tuple[Any, list[Any]]:
+def make_members(variant: Variant, count: int) -> tuple[Any, list[Any]]:
     """The teacher, and the members as `training.cohort_member.Member`s on one backbone."""
     import torch
     from transformers import LlamaForCausalLM
@@ -95,13 +109,13 @@ def make_members(variant: str, count: int) -> tuple[Any, list[Any]]:
     from tutelage.training.step import Lesson
 
     torch.manual_seed(0)
-    teacher, base = LlamaForCausalLM(configuration(TEACHER_BLOCKS)), LlamaForCausalLM(configuration(STUDENT_BLOCKS))
+    teacher, base = (LlamaForCausalLM(configuration(variant, blocks)) for blocks in (TEACHER_BLOCKS, STUDENT_BLOCKS))
 
     def forward(model: Any, batch: Rows, _layers: Any = ()) -> Signal:
         return Signal(model(input_ids=batch.input_ids_BT, use_cache=False).logits, {})
 
     live = LiveTeacher(teacher, (), forward)
-    lora = Lora(rank=RANK, targets=TARGETS, first_block=FIRST_BLOCK[variant])
+    lora = Lora(rank=RANK, targets=TARGETS, first_block=variant.first_block)
     settings = Optimisation(steps=STEPS, batch_size=BATCH, checkpoint_every=STEPS, threads=1)
     members = []
     for seed in range(count):
@@ -112,7 +126,7 @@ def make_members(variant: str, count: int) -> tuple[Any, list[Any]]:
     return live, members
 
 
-def count_bound(variant: str, count: int) -> float:
+def count_bound(variant: Variant, count: int) -> float:
     """The speed-up that FLOPs allow."""
     from transformers import LlamaForCausalLM
 
@@ -121,153 +135,133 @@ def count_bound(variant: str, count: int) -> float:
     from tutelage.students.design import Lora
     from tutelage.students.lora import target_modules
 
-    model = LlamaForCausalLM(configuration(STUDENT_BLOCKS))
-    adapted = target_modules(model, Lora(rank=RANK, targets=TARGETS, first_block=FIRST_BLOCK[variant]))
-    teacher = count_flops(configuration(TEACHER_BLOCKS).to_dict(), POSITIONS).forward
-    blocks = count_flops(configuration(STUDENT_BLOCKS).to_dict(), POSITIONS).decoder
-    shared = sum(block.forward for block in blocks[: FIRST_BLOCK[variant]])
+    model = LlamaForCausalLM(configuration(variant, STUDENT_BLOCKS))
+    adapted = target_modules(model, Lora(rank=RANK, targets=TARGETS, first_block=variant.first_block))
+    teacher = count_flops(configuration(variant, TEACHER_BLOCKS).to_dict(), POSITIONS).forward
+    blocks = count_flops(configuration(variant, STUDENT_BLOCKS).to_dict(), POSITIONS).decoder
+    shared = sum(block.forward for block in blocks[: variant.first_block])
     own = row_training_flops(model, adapted, RANK, POSITIONS) - shared
     return count * (teacher + shared + own) / (teacher + shared + count * own)
 
 
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
-    """One measurement, in this process; waits for a line where it is to begin with others."""
+    """One measurement, in this process, of each way that is asked for; waits for a line where it begins with others."""
     import torch
 
-    from tutelage.training.cohort import Cohort, train_cohort
-    from tutelage.training.device import open_accelerator
-    from tutelage.training.loop import Keeping, Stream, Watch, train
-
     torch.set_num_threads(1)
-    live, members = make_members(case["variant"], case["count"])
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(VOCABULARY, (BATCH, POSITIONS + 1), generator=generator)
-    rows = Rows(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), torch.ones(BATCH, POSITIONS, dtype=torch.bool))
-    marks: dict[int, tuple[float, float]] = {}
-
-    def on_step(report: Any) -> None:
-        marks[report.step] = (time.process_time(), time.monotonic())
-
-    stream, watch = Stream(Sampler(), lambda _indices: rows), Watch(on_step=on_step)
     if case.get("wait"):
         print("ready", flush=True)
         sys.stdin.readline()
+    found = {way: train(Variant(**case["variant"]), case["count"], way) for way in case["ways"]}
+    return {**found, "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+
+
+def train(variant: Variant, count: int, way: str) -> dict[str, float]:
+    """Seconds a step, and the parameters that a member trains.
+
+    Args:
+        variant: What is trained.
+        count: Members.
+        way: "alone" for an ordinary run, or a cohort's `members_step`.
+    """
+    import torch
+
+    from tutelage.training import loop
+    from tutelage.training.cohort import Cohort, train_cohort
+    from tutelage.training.device import open_accelerator
+
+    live, members = make_members(variant, count)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(variant.vocabulary, (BATCH, POSITIONS + 1), generator=generator)
+    rows = Rows(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), torch.ones(BATCH, POSITIONS, dtype=torch.bool))
+    marks: dict[int, tuple[float, float]] = {}
+
+    def on_step(report: Any) -> None:  # of the last member, when all are through the step
+        marks[report.step] = (time.process_time(), time.monotonic())
+
+    stream, watch = loop.Stream(Sampler(), lambda _indices: rows), loop.Watch(on_step=on_step)
     with tempfile.TemporaryDirectory() as folder:
-        keeping, accelerator = Keeping(Path(folder), {}), open_accelerator("cpu")
-        if case["alone"]:
+        keeping, accelerator = loop.Keeping(Path(folder), {}), open_accelerator("cpu")
+        if way == "alone":
             (one,) = members
-            train(one.lesson, stream, one.settings, keeping, accelerator, one.seed, watch)
+            loop.train(one.lesson, stream, one.settings, keeping, accelerator, one.seed, watch)
         else:
-            train_cohort(Cohort(tuple(members), live.signal), stream, keeping, accelerator, watch)
+            cohort = Cohort(tuple(members), live.signal, members_step=way)  # type: ignore[arg-type]  # its own word
+            train_cohort(cohort, stream, keeping, accelerator, watch)
     cpu, wall = (marks[STEPS][part] - marks[1][part] for part in (0, 1))
     trained = sum(parameter.numel() for parameter in members[0].lesson.trainable().values())
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"cpu": cpu / (STEPS - 1), "wall": wall / (STEPS - 1), "peak": peak, "trained": trained}
+    return {"cpu": cpu / (STEPS - 1), "wall": wall / (STEPS - 1), "trained": trained}
 
 
-def start_case(case: dict[str, Any], **settings: str) -> subprocess.Popen[str]:
-    """A process that measures."""
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
-    words = [sys.executable, __file__, "--case", json.dumps(case)]
-    return subprocess.Popen(words, env=settings, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-
-def finish_case(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """What it measured."""
-    said, _ = process.communicate()
-    if process.returncode != 0:
-        raise SystemExit(process.returncode)
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
-    return found
-
-
-def at_once(variant: str, count: int) -> float:
+def at_once(variant: Variant, count: int) -> float:
     """Wall-clock seconds a step of the slowest of `count` ordinary runs that begin together."""
-    running = [start_case({"variant": variant, "count": 1, "alone": True, "wait": True}) for _ in range(count)]
+    case = {"variant": asdict(variant), "count": 1, "ways": ["alone"], "wait": True}
+    running = [start_case(case) for _ in range(count)]
     for process in running:
         process.stdout.readline()  # type: ignore[union-attr]  # it is a pipe
     for process in running:
         process.stdin.write("\n")  # type: ignore[union-attr]
         process.stdin.flush()  # type: ignore[union-attr]
-    return max(finish_case(process)["wall"] for process in running)
+    return max(finish_case(process)["alone"]["wall"] for process in running)
 
 
-def measure(variant: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, rounds: int) -> dict[str, Any]:
     """Every K in turn, round after round."""
+    variant = VARIANTS[name]
     found: dict[int, list[dict[str, Any]]] = {count: [] for count in MEMBERS}
     for _ in range(rounds):
-        alone = finish_case(start_case({"variant": variant, "count": 1, "alone": True}))
         for count in MEMBERS:
-            one = finish_case(start_case({"variant": variant, "count": count, "alone": False}))
-            bound = count_bound(variant, count)
-            speedup = count * alone["cpu"] / one["cpu"]
-            found[count].append({**one, "alone": alone["cpu"], "speedup": speedup, "share_of_bound": speedup / bound})
-    rows = []
-    for count, runs in found.items():
-        row: dict[str, Any] = {"members": count, "flop_bound": count_bound(variant, count)}
-        row["cpu_seconds_a_step"] = spread([run["cpu"] for run in runs])
-        row["sequential_cpu_seconds_a_step"] = spread([count * run["alone"] for run in runs])
-        row["speedup_over_sequential"] = spread([run["speedup"] for run in runs])
-        row["share_of_flop_bound"] = spread([run["share_of_bound"] for run in runs])
-        if variant == "top" and count > 1:
-            wall = statistics.median(run["wall"] for run in runs)
-            row["processes_wall_over_cohort_wall"] = at_once(variant, count) / wall
-        rows.append(row)
-    return {"adapters": variant, "first_block": FIRST_BLOCK[variant], "rows": rows, "memory": measure_memory(variant)}
+            ways = ["alone", "in_turn"] if count == 1 else ["in_turn", "stacked"]
+            found[count].append(measure_case({"variant": asdict(variant), "count": count, "ways": ways}))
+    alone = [one["alone"]["cpu"] for one in found[1]]
+    rows = [summarise(variant, count, runs, alone) for count, runs in found.items()]
+    if name == "top":
+        for row in rows[1:]:
+            wall = statistics.median(one["in_turn"]["wall"] for one in found[row["members"]])
+            row["processes_wall_over_cohort_wall"] = at_once(variant, row["members"]) / wall
+    return {"adapters": name, **asdict(variant), "rows": rows, "memory": measure_memory(variant)}
 
 
-def measure_memory(variant: str) -> dict[str, Any]:
-    """Bytes that a further member takes."""
-    cases = [{"variant": variant, "count": count, "alone": False} for count in (1, MEMBERS[-1])]
-    one, most = (finish_case(start_case(case, **GIVE_BACK)) for case in cases)
+def summarise(variant: Variant, count: int, runs: list[dict[str, Any]], alone: list[float]) -> dict[str, Any]:
+    """One K over rounds; `alone` is the ordinary run of the same round."""
+    bound, cpu = count_bound(variant, count), [run["in_turn"]["cpu"] for run in runs]
+    speedups = [count * base / own for base, own in zip(alone, cpu, strict=True)]
+    row: dict[str, Any] = {
+        "members": count,
+        "flop_bound": bound,
+        "cpu_seconds_a_step": spread(cpu),
+        "sequential_cpu_seconds_a_step": spread([count * base for base in alone]),
+        "speedup_over_sequential": spread(speedups),
+        "share_of_flop_bound": spread([speedup / bound for speedup in speedups]),
+    }
+    if count > 1:
+        row["stacked_over_in_turn"] = spread([run["stacked"]["cpu"] / run["in_turn"]["cpu"] for run in runs])
+    return row
+
+
+def measure_memory(variant: Variant) -> dict[str, Any]:
+    """Bytes that a further member takes, and that stacking takes."""
+    cases = ((1, "in_turn"), (MEMBERS[-1], "in_turn"), (MEMBERS[-1], "stacked"))
+    one, most, stacked = (
+        measure_case({"variant": asdict(variant), "count": count, "ways": [way]}, **GIVE_BACK) for count, way in cases
+    )
     return {
         "peak_with_one": one["peak"],
         "bytes_an_extra_member": (most["peak"] - one["peak"]) / (MEMBERS[-1] - 1),
-        "bytes_of_its_adapters": 4 * 4 * one["trained"],  # weights, gradients, two moments
+        "bytes_of_its_adapters": 4 * 4 * one["in_turn"]["trained"],  # weights, gradients, two moments
+        "bytes_an_extra_member_stacked": (stacked["peak"] - one["peak"]) / (MEMBERS[-1] - 1),
     }
 
 
-def spread(values: list[float]) -> dict[str, Any]:
-    """Median and range."""
+def tabulate(rounds: int) -> dict[str, Any]:
+    """The whole table."""
+    model = {"teacher_blocks": TEACHER_BLOCKS, "student_blocks": STUDENT_BLOCKS, "rank": RANK}
     return {
-        "value": statistics.median(values),
-        "low": min(values),
-        "high": max(values),
-        "level": None,
-        "method": f"median and range of {len(values)} rounds",
-    }
-
-
-def main() -> None:
-    """Run the whole table, or one measurement of it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.case:
-        print(json.dumps(run_case(json.loads(arguments.case))))
-        return
-    start = time.monotonic()
-    document = {
-        "benchmark": "cohort",
-        "model": {
-            "teacher_blocks": TEACHER_BLOCKS,
-            "student_blocks": STUDENT_BLOCKS,
-            "width": WIDTH,
-            "vocabulary": VOCABULARY,
-            "positions": BATCH * POSITIONS,
-            "rank": RANK,
-        },
+        "model": {**model, "positions": BATCH * POSITIONS},
         "cores": os.cpu_count(),
-        "variants": [measure(variant, arguments.rounds) for variant in FIRST_BLOCK],
-        "cost_seconds": round(time.monotonic() - start, 1),
-        "provenance": collect_provenance().to_dict(),
+        "variants": [measure(name, rounds) for name in VARIANTS],
     }
-    if arguments.out:
-        write_json(arguments.out, document)
-    print(json.dumps(document, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("cohort", __doc__, run_case, tabulate)
