@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tiny_run import SENTENCES, TRAINED, write_manifest
 from tiny_text_run import DEV_TEXTS, write_dev, write_text_run
 from tiny_text_run import TRAINED as TRAINED_TEXTS
+from tutelage.cli.run_tables import result_lines
 from tutelage.config import dump_recipe, load_recipe
 from tutelage.errors import InputError
 from tutelage.runs.attempt import Attempt
@@ -138,6 +139,9 @@ def test_a_text_run_keeps_its_best_step_and_counts_its_tokens(tmp_path: Path) ->
     assert training["kept_step"] == best["step"] < training["steps"] < 12
     assert training["stopped_early"] is True
     assert training["steps"] == lines[-1]["step"]
+    said = f"Stopped early at step {training['steps']} of 12, kept step {best['step']}: the loss on the dev split"
+    for shown in ((tmp_path / "run/student/README.md").read_text(), "\n".join(result_lines(result))):
+        assert shown.count(said) == 1
     assert all(line["low"] <= line["value"] <= line["high"] for line in lines)
     positions = [json.loads(line)["positions"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert training["supervised_tokens"] == sum(positions)  # what was paid for
@@ -173,6 +177,7 @@ def test_a_speech_run_is_judged_on_its_dev_clips_as_on_held_out_ones(
     assert {line["metric"] for line in lines} == {metric}
     assert result["training"]["best"] == min(lines, key=lambda line: line["value"])
     assert result["training"]["kept_step"] is None
+    assert "Trained all 4 steps, kept step 4" in (tmp_path / "run/student/README.md").read_text()
     judged = run(recipe, "data.held_out=data/dev.jsonl", *short, out="judged")
     name = "nats_per_token" if metric == "loss" else "wer"
     assert lines[-1]["value"] == pytest.approx(judged["systems"][-1]["metrics"][name]["value"], rel=SAME)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tutelage.cli.scores import comparison_lines, percent, score_table
+from tutelage.runs.ending import describe_ending
 
 _CORNERS = {
     "stock": "stock teacher",
@@ -16,7 +17,10 @@ _CORNERS = {
 
 
 def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Scores, comparisons, what a law predicted, a cohort's members, size, speed and a few transcripts."""
+    """Ending, scores, comparisons, what a law predicted, a cohort's members, size, speed and a few transcripts."""
+    ending = describe_ending(document["training"], document["recipe"]["resolved"]["training"]["steps"])
+    if ending:
+        yield f"{ending}\n"
     yield score_table(document["systems"])
     yield ""
     yield from comparison_lines(document["comparisons"])

@@ -15,6 +15,7 @@ from tutelage.reports.run_examples import example_section
 from tutelage.reports.run_files import RunFiles
 from tutelage.reports.run_layers import layer_section
 from tutelage.reports.run_words import in_sentence, metric_of, term_name
+from tutelage.runs.ending import describe_ending
 
 _KINDS = {"speech": "Distillation run, speech", "text": "Distillation run, text"}
 
@@ -25,7 +26,7 @@ def run_page(files: RunFiles) -> Page:
     Raises:
         InputError: A part of the result is not as a run writes it.
     """
-    training = Section("How the training went", _of_member(files), figures=curve_figures(files))
+    training = Section("How the training went", (*_ending(files), *_of_member(files)), figures=curve_figures(files))
     kicker = _KINDS.get(files.task, "Distillation run")
     if files.result is None:
         return Page(kicker, files.name, "Not finished", (_unfinished(files),), _facts(files), (training,))
@@ -149,12 +150,19 @@ def _facts(files: RunFiles) -> tuple[tuple[str, str], ...]:
         trained = result.part("trainable")
         share = f", {words.percent(trained.number('share'), 3)} of the teacher's" if trained.has("share") else ""
         facts.append(("Trained parameters", f"{trained.number('params'):,.0f}{share}"))
-        if training.has("best"):
-            best = training.part("best")
-            facts.append(("Kept weights", f"of step {best.number('step'):.0f}, the best on the dev split"))
-        if training.value.get("stopped_early") is True:
-            facts.append(("Stopped early", f"after {training.number('steps'):.0f} steps"))
     return tuple((label, value) for label, value in facts if value)
+
+
+def _ending(files: RunFiles) -> tuple[str, ...]:
+    """When the training ended and which weights were kept; nothing where its steps alone decided."""
+    if files.result is None or not files.result.part("training").has("best"):
+        return ()
+    training = files.result.part("training")
+    best = training.part("best")
+    checked = {"step": int(best.number("step")), "metric": best.text("metric")}
+    kept = int(training.number("kept_step")) if training.has("kept_step") else None
+    read = {"steps": int(training.number("steps")), "best": checked, "kept_step": kept}
+    return (describe_ending(read, int(files.recipe.part("training").number("steps"))),)
 
 
 def _of_member(files: RunFiles) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What the model cards of every task say alike: numbers with their intervals, and the objective.
+"""What the model cards of every task say alike: numbers with their intervals, teacher, ending, and the objective.
 
 Covers these pieces of text. Does not cover the cards (`speech.card`, `text.card`).
 """
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tutelage.objectives.terms import TERM_FAMILIES
+from tutelage.runs.ending import describe_ending
 
 
 def shown(estimate: Mapping[str, Any] | None, scale: float, digits: int) -> str:
@@ -19,6 +20,12 @@ def shown(estimate: Mapping[str, Any] | None, scale: float, digits: int) -> str:
     if estimate["low"] is None or estimate["high"] is None:
         return value
     return f"{value} [{scale * estimate['low']:.{digits}f}, {scale * estimate['high']:.{digits}f}]"
+
+
+def ending_lines(document: Mapping[str, Any]) -> list[str]:
+    """A paragraph on when a training that was watched on a dev split ended; none where it was not."""
+    ending = describe_ending(document["training"], document["recipe"]["resolved"]["training"]["steps"])
+    return [ending, ""] if ending else []
 
 
 def describe_teacher(teacher: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.runs.card import copied_from, describe_objective, describe_teacher, shown
+from tutelage.runs.card import copied_from, describe_objective, describe_teacher, ending_lines, shown
 
 
 def write_card(document: Mapping[str, Any]) -> str:
@@ -52,6 +52,7 @@ def write_card(document: Mapping[str, Any]) -> str:
             "projectors, which are not in this folder)."
         ),
         "",
+        *ending_lines(document),
         f"Objective: {describe_objective(recipe['objective'])}.",
         "",
         "## Limits",
