@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage.objectives.chunks import CHUNK_BYTES, sum_over_positions
+from tutelage.objectives.chunks import CHUNK_BYTES, Chunk, sum_over_positions
 from tutelage.objectives.divergences import divergences
-from tutelage.objectives.likelihood import cross_entropy
+from tutelage.objectives.likelihood import cross_entropy, label_losses
 from tutelage.objectives.logits import DeferredLogits, Head
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.position_terms import divergence
@@ -174,15 +174,15 @@ def test_a_head_scales_then_caps() -> None:
 def test_no_chunk_is_larger_than_its_bytes() -> None:
     seen = []
 
-    def losses(logits_NV: Tensor, index: tuple[Tensor, ...]) -> Tensor:
-        seen.append(logits_NV.shape[0])
-        assert all(len(part) == logits_NV.shape[0] for part in index)
-        return logits_NV.float().sum(-1)
+    def losses(chunk: Chunk) -> Tensor:
+        seen.append(chunk.logits_NV.shape[0])
+        assert all(len(part) == chunk.logits_NV.shape[0] for part in chunk.index)
+        return chunk.logits_NV.float().sum(-1)
 
-    reduced = sum_over_positions(losses, drawn(B, T, V).requires_grad_(), KEEP, chunk_bytes=4 * V * 5)
+    (reduced,) = sum_over_positions([losses], drawn(B, T, V).requires_grad_(), KEEP, chunk_bytes=4 * V * 5)
     assert (seen, reduced.count) == ([5, 5, 3], 13)
     seen.clear()
-    sum_over_positions(losses, drawn(B, T, V), KEEP, chunk_bytes=1)
+    sum_over_positions([losses], drawn(B, T, V), KEEP, chunk_bytes=1)
     assert seen == [1] * 13
 
 
@@ -249,3 +249,74 @@ def test_an_objective_takes_deferred_students_and_every_teacher() -> None:
             assert_equal(one, other)
     with pytest.raises(ValueError, match="a student has logits"):
         objective.evaluate(Signal(teachers()["top-k"], {}), dense, LABELS, KEEP, {})
+
+
+SEVERAL = Objective([Term("cross_entropy", 0.3), Term("kl", 0.7, temperature=2.0), Term("jsd", 2.0)])
+
+
+def made_and_deferred(teacher: object, slopes: bool) -> tuple[Head, Tensor, dict[str, dict]]:
+    """The head, the states, and every term by how the student's scores were handed over."""
+    head, h = HEADS["adapter"](), drawn(B, T, H, seed=4).requires_grad_()
+    expected = SEVERAL.slopes(SEVERAL.counts(KEEP)) if slopes else None
+    found = {
+        name: SEVERAL.evaluate(Signal(scores, {}), Signal(teacher, {}), LABELS, KEEP, {}, expected)
+        for name, scores in (("made", head.logits(h)), ("deferred", DeferredLogits(h, head)))
+    }
+    return head, h, found
+
+
+@pytest.mark.parametrize("slopes", [True, False])
+def test_terms_that_walk_together_keep_their_own_totals_and_gradients(slopes: bool, monkeypatch) -> None:
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", TINY)
+    head, h, found = made_and_deferred(teachers()["logits"], slopes)
+    wanted = [h, *head.trained]
+    for name in SEVERAL.terms:
+        totals = [found[how][name].total for how in ("deferred", "made")]
+        assert totals[0].item() == pytest.approx(totals[1].item(), rel=EQUAL)
+        for one, other in zip(*(torch.autograd.grad(x, wanted, retain_graph=True) for x in totals), strict=True):
+            assert_equal(one, other, EQUAL_BUT_ROUNDED)
+    # Expected slopes times 0.37, and after them others: neither way is a gradient that of the other slopes.
+    counts = SEVERAL.counts(KEEP)
+    for combined in (0.37, 1.0), (5.0, 0.0):
+        sums = [
+            SEVERAL.combine(found[how], counts) * combined[0] + found[how]["kl"].total * (1 - combined[1])
+            for how in ("deferred", "made")
+        ]
+        for one, other in zip(*(torch.autograd.grad(x, wanted, retain_graph=True) for x in sums), strict=True):
+            assert_equal(one, other, EQUAL_BUT_ROUNDED)
+
+
+def test_terms_that_walk_together_run_the_head_once_a_chunk(monkeypatch) -> None:
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", TINY)
+    layer, runs, softmaxes, own = linear(bias=False), [], [], torch.log_softmax
+
+    def run(h_NH: Tensor) -> Tensor:
+        runs.append(len(h_NH))
+        return layer(h_NH)
+
+    def softmax(logits: Tensor, dim: int) -> Tensor:
+        softmaxes.append(len(logits))
+        return own(logits, dim)
+
+    monkeypatch.setattr(torch, "log_softmax", softmax)
+    objective, h = Objective([Term("cross_entropy", 0.3), Term("kl", 0.7)]), drawn(B, T, H).requires_grad_()
+    counts, student = objective.counts(KEEP), Signal(DeferredLogits(h, Head(run, V, (layer.weight,))), {})
+    teacher = Signal(teachers()["top-k"], {})
+    softmaxes.clear()
+    reduced = objective.evaluate(student, teacher, LABELS, KEEP, {}, objective.slopes(counts))
+    objective.combine(reduced, counts).backward()
+    assert runs == softmaxes == [2, 2, 2, 2, 2, 2, 1]
+    assert h.grad is not None
+
+
+def test_a_weight_of_zero_and_a_term_alone_are_slopes_like_others() -> None:
+    h, head = drawn(B, T, H).requires_grad_(), HEADS["bias"]()
+    for slopes in ([0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [-1.0, 3.0]):
+        for expected in ([0.0, 0.0], [0.0, 1.0], [1.0, 1.0]):
+            losses = [label_losses(LABELS), lambda chunk: chunk.logits_NV.square().sum(-1)]
+            sums = sum_over_positions(losses, DeferredLogits(h, head), KEEP, expected)
+            both = sum(slope * one.total for slope, one in zip(slopes, sums, strict=True))
+            logits = head.logits(h)[KEEP]
+            plain = nn.functional.cross_entropy(logits, LABELS[KEEP], reduction="sum")
+            want = torch.autograd.grad(slopes[0] * plain + slopes[1] * logits.square().sum(), h)[0]
+            assert_equal(torch.autograd.grad(both, h)[0], want)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tutelage.objectives.chunks import Index, sum_over_positions
+from tutelage.objectives.chunks import Chunk, Losses, sum_over_positions
 from tutelage.objectives.logits import DeferredLogits
 from tutelage.objectives.reduction import Reduced
 from tutelage.objectives.sparse import LOG_PROBABILITY_FLOOR, sparse_cross_entropy
@@ -33,7 +33,11 @@ def log_probabilities(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:
     logits_NV = logits_NV.float()
     if temperature != 1.0:
         logits_NV = logits_NV / temperature
-    log_p_NV = torch.log_softmax(logits_NV, dim=-1)
+    return clip(torch.log_softmax(logits_NV, dim=-1))
+
+
+def clip(log_p_NV: Tensor) -> Tensor:
+    """Log-probabilities, not below `LOG_PROBABILITY_FLOOR`; clipped entries have gradient 0."""
     # Clipping costs as much as the softmax (forward and backward), looking for something to clip a tenth of that.
     if log_p_NV.numel() > 0 and float(log_p_NV.detach().amin()) < LOG_PROBABILITY_FLOOR:
         log_p_NV = log_p_NV.clamp(min=LOG_PROBABILITY_FLOOR)
@@ -59,8 +63,14 @@ def cross_entropy(scores_BTV: Tensor | DeferredLogits, labels_BT: Tensor, keep_B
         >>> round(float(loss.total), 4), loss.count
         (1.3863, 1)
     """
+    return sum_over_positions([label_losses(labels_BT)], scores_BTV, keep_BT)[0]
 
-    def losses(logits_NV: Tensor, index: Index) -> Tensor:
-        return sparse_cross_entropy(logits_NV, label_targets(labels_BT[index], logits_NV.shape[-1]))
 
-    return sum_over_positions(losses, scores_BTV, keep_BT)
+def label_losses(labels_BT: Tensor) -> Losses:
+    """`cross_entropy` of a chunk, for a walk that has other losses too."""
+
+    def losses(chunk: Chunk) -> Tensor:
+        targets = label_targets(labels_BT[chunk.index], chunk.logits_NV.shape[-1])
+        return sparse_cross_entropy(chunk.logits_NV, targets, log_q_NV=chunk.log_q_NV())
+
+    return losses

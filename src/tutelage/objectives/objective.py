@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
 from tutelage.objectives.baselines import AlignmentBaselines, alignment_baselines
-from tutelage.objectives.likelihood import cross_entropy
-from tutelage.objectives.position_terms import divergence
+from tutelage.objectives.chunks import Losses, sum_over_positions
+from tutelage.objectives.likelihood import label_losses
+from tutelage.objectives.position_terms import divergence_losses, vocabulary_of
 from tutelage.objectives.reduction import Reduced
 from tutelage.objectives.signal import Signal
 from tutelage.objectives.state_terms import Groups, compare_heard, compare_states, count_units, kept_states
@@ -87,6 +88,10 @@ class Objective:
             for name, weight in self.weights_at(step).items()
         }
 
+    def slopes(self, counts: Mapping[str, int | Tensor], step: int = 1) -> dict[str, float]:
+        """What `combine` multiplies each term's total by, so that `evaluate` can make gradients of it right away."""
+        return {name: scale / _divisor(counts[name]) for name, scale in self.scales_at(step).items()}
+
     def counts(self, keep_BT: Tensor) -> dict[str, int]:
         """What each term will count on a batch, from its mask alone: kept positions; sets; differences along time.
 
@@ -102,6 +107,7 @@ class Objective:
         labels_BT: Tensor,
         keep_BT: Tensor,
         projectors: Projectors,
+        slopes: Mapping[str, float] | None = None,
     ) -> dict[str, Reduced]:
         """Every term, unweighted and undivided, by its kind; float32 whatever the signals' dtype or autocast.
 
@@ -112,6 +118,7 @@ class Objective:
             keep_BT: True where a position is supervised. Alignments compare the same positions.
             projectors: One module per pair under `LayerPair.name`, for terms that project. They see kept positions
                 only, so that garbage at a dropped position cannot reach their gradients.
+            slopes: From `slopes`, where they are known: gradients from deferred logits are then made in one walk.
 
         Returns:
             Sums with the counts of `counts`. An alignment is averaged over pairs. T**2 is not inside.
@@ -122,17 +129,15 @@ class Objective:
         """
         if self.needs_teacher and teacher is None:
             raise ValueError(f"the objective ({', '.join(self.terms)}) compares with a teacher, and none was given")
-        scores = student.scores
-        if isinstance(scores, SparseTargets):
+        if isinstance(student.scores, SparseTargets):
             raise ValueError("a student has logits; sparse targets are a teacher's")
         reduced: dict[str, Reduced] = {}
         with torch.autocast(device_type=student.device.type, enabled=False):
-            for name, term in self.terms.items():
-                if term.family == "likelihood":
-                    reduced[name] = cross_entropy(scores, labels_BT, keep_BT)
-                elif term.family == "divergence" and teacher is not None:
-                    classes = None if student.classes is teacher.classes else teacher.classes
-                    reduced[name] = divergence(term, scores, teacher.scores, keep_BT, classes=classes)
+            losses = self._position_losses(student, teacher, labels_BT, keep_BT)
+            if losses:
+                expected = None if slopes is None else [slopes[name] for name in losses]
+                totals = sum_over_positions(list(losses.values()), student.scores, keep_BT, expected)
+                reduced |= zip(losses, totals, strict=True)
             if self.pairs and teacher is not None:
                 reduced |= self._compare_states(student, teacher, keep_BT, projectors)
         return {name: reduced[name] for name in self.terms}
@@ -177,6 +182,19 @@ class Objective:
                 found[pair.name] = alignment_baselines(projectors[pair.name](h_S_NH), h_T_NH, seed)
             return found
 
+    def _position_losses(
+        self, student: Signal, teacher: Signal | None, labels_BT: Tensor, keep_BT: Tensor
+    ) -> dict[str, Losses]:
+        """The terms that read scores, which walk over the positions together."""
+        losses: dict[str, Losses] = {}
+        for name, term in self.terms.items():
+            if term.family == "likelihood":
+                losses[name] = label_losses(labels_BT)
+            elif term.family == "divergence" and teacher is not None:
+                classes = None if student.classes is teacher.classes else teacher.classes
+                losses[name] = divergence_losses(term, vocabulary_of(student.scores), teacher.scores, keep_BT, classes)
+        return losses
+
     def _compare_states(
         self,
         student: Signal,
@@ -215,7 +233,11 @@ def _states_of(pair: LayerPair, student: Signal, teacher: Signal, keep_BT: Tenso
 
 
 def _divide(reduced: Reduced, count: int | Tensor) -> Tensor:
-    return reduced.total / max(1.0, float(count))  # a term without any unit has a total of 0
+    return reduced.total / _divisor(count)
+
+
+def _divisor(count: int | Tensor) -> float:
+    return max(1.0, float(count))  # a term without any unit has a total of 0
 
 
 def _require_counted(counts: Mapping[str, int | Tensor]) -> None:

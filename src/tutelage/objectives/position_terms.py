@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tutelage.errors import InputError
-from tutelage.objectives.chunks import Index, sum_over_positions
+from tutelage.objectives.chunks import Chunk, Losses, sum_over_positions
 from tutelage.objectives.divergences import divergences
-from tutelage.objectives.likelihood import log_probabilities
+from tutelage.objectives.likelihood import clip, log_probabilities
 from tutelage.objectives.logits import DeferredLogits
 from tutelage.objectives.members import Divergence
 from tutelage.objectives.reduction import Reduced, require_mask
@@ -68,28 +68,49 @@ def divergence(
         >>> round(float(divergence(Term("kl"), student, teacher, torch.tensor([[True]])).total), 4)
         0.1308
     """
-    compared = vocabulary_of(student) if classes is None else len(classes)
-    _refuse_vocabularies(term.kind, compared, vocabulary_of(teacher))
+    losses = divergence_losses(term, vocabulary_of(student), teacher, keep_BT, classes)
+    return sum_over_positions([losses], student, keep_BT, chunk_bytes=chunk_bytes)[0]
+
+
+def divergence_losses(
+    term: Term,
+    vocabulary: int,
+    teacher: Tensor | DeferredLogits | SparseTargets,
+    keep_BT: Tensor,
+    classes: Tensor | None = None,
+) -> Losses:
+    """`divergence` of a chunk, for a walk that has other losses too; arguments, and what it raises, as there.
+
+    Args:
+        term: See there, as for what follows.
+        vocabulary: The student's.
+        teacher: Detached.
+        keep_BT: True where a position counts.
+        classes: Which of the student's classes the teacher's are.
+    """
+    _refuse_vocabularies(term.kind, vocabulary if classes is None else len(classes), vocabulary_of(teacher))
     if isinstance(teacher, SparseTargets):
         if classes is not None:
             raise InputError(f"{term.kind}: sparse targets are of all the student's classes; use a live teacher")
-        return _sparse_divergence(term, student, teacher, keep_BT, chunk_bytes)
+        return _sparse_losses(term, teacher, keep_BT)
     require_mask(teacher if isinstance(teacher, Tensor) else teacher.states_BTH, keep_BT)
     member, mix = divergences()[term.kind], term.mixing_weight
 
-    def losses(logits_NV: Tensor, index: Index) -> Tensor:
-        logits_NV = logits_NV if classes is None else logits_NV.index_select(-1, classes)
+    def losses(chunk: Chunk) -> Tensor:
+        whole, index = chunk.logits_NV, chunk.index
+        logits_NV = whole if classes is None else whole.index_select(-1, classes)
         with torch.no_grad():
-            chunk = teacher[index] if isinstance(teacher, Tensor) else teacher.head.logits(teacher.states_BTH[index])
-            log_p_NV = _softened(chunk, term)
+            answer = teacher[index] if isinstance(teacher, Tensor) else teacher.head.logits(teacher.states_BTH[index])
+            log_p_NV = _softened(answer, term)
         if member.linear and not term.standardise:
+            log_q_NV = chunk.log_q_NV(term.temperature) if classes is None else None
             losses_N: Tensor = _LinearLosses.apply(  # type: ignore[no-untyped-call]
-                logits_NV, log_p_NV, term.temperature, member
+                logits_NV, log_p_NV, log_q_NV, term.temperature, member
             )
             return losses_N
         return _losses(member, log_p_NV, _softened(logits_NV, term), mix)
 
-    return sum_over_positions(losses, student, keep_BT, chunk_bytes)
+    return losses
 
 
 def vocabulary_of(scores: Tensor | DeferredLogits | SparseTargets) -> int:
@@ -129,8 +150,10 @@ class _LinearLosses(torch.autograd.Function):
     """A divergence linear in p, whose gradient is (q - p) / temperature in closed form: half the memory of autograd."""
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: Tensor, log_p_NV: Tensor, temperature: float, member: Divergence) -> Tensor:
-        log_q_NV = log_probabilities(logits_NV, temperature)
+    def forward(
+        ctx: Any, logits_NV: Tensor, log_p_NV: Tensor, log_q_NV: Tensor | None, temperature: float, member: Divergence
+    ) -> Tensor:
+        log_q_NV = log_probabilities(logits_NV, temperature) if log_q_NV is None else clip(log_q_NV)
         ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
         ctx.save_for_backward(log_p_NV, log_q_NV)
         losses_N: Tensor = member.losses(log_p_NV, log_q_NV)
@@ -145,12 +168,10 @@ class _LinearLosses(torch.autograd.Function):
             p_NV = p_NV.where(log_q_NV > LOG_PROBABILITY_FLOOR, 0.0)
             q_NV = q_NV.mul_(p_NV.sum(-1, keepdim=True))
         gradient_NV = q_NV.sub_(p_NV).mul_((slope_N / ctx.temperature)[:, None])
-        return gradient_NV.to(ctx.dtype), None, None, None
+        return gradient_NV.to(ctx.dtype), None, None, None, None
 
 
-def _sparse_divergence(
-    term: Term, student: Tensor | DeferredLogits, targets: SparseTargets, keep_BT: Tensor, chunk_bytes: int | None
-) -> Reduced:
+def _sparse_losses(term: Term, targets: SparseTargets, keep_BT: Tensor) -> Losses:
     if not divergences()[term.kind].linear or term.standardise:
         serves = ", ".join(kind for kind, member in divergences().items() if member.linear)
         raise InputError(
@@ -164,13 +185,11 @@ def _sparse_divergence(
         )
     require_mask(targets.floor_N, keep_BT)
 
-    def losses(logits_NV: Tensor, index: Index) -> Tensor:
-        chosen = targets[index]
-        logits_NV = logits_NV.float()
-        softened_NV = logits_NV if term.temperature == 1.0 else logits_NV / term.temperature
-        return sparse_cross_entropy(softened_NV, chosen) - chosen.floor_N
+    def losses(chunk: Chunk) -> Tensor:
+        chosen, log_q_NV = targets[chunk.index], chunk.log_q_NV(term.temperature)
+        return sparse_cross_entropy(chunk.logits_NV, chosen, term.temperature, log_q_NV) - chosen.floor_N
 
-    return sum_over_positions(losses, student, keep_BT, chunk_bytes)
+    return losses
 
 
 def _refuse_vocabularies(kind: str, student: int, teacher: int) -> None:

@@ -21,15 +21,19 @@ from tutelage.objectives.targets import SparseTargets
 LOG_PROBABILITY_FLOOR = -1e6
 
 
-def sparse_cross_entropy(logits_NV: Tensor, targets: SparseTargets) -> Tensor:
+def sparse_cross_entropy(
+    logits_NV: Tensor, targets: SparseTargets, temperature: float = 1.0, log_q_NV: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of each position with its target, in nats, (N,), float32.
 
-    Equation: -sum over k of w_k log q(id_k) - rest log(1 - sum over k of q(id_k)), q = softmax(logits): the student is
-    never renormalised over the kept classes, so mass that it moves outside of them always costs.
+    Equation: -sum over k of w_k log q(id_k) - rest log(1 - sum over k of q(id_k)), q = softmax(logits / temperature):
+    the student is never renormalised over the kept classes, so mass that it moves outside of them always costs.
 
     Args:
-        logits_NV: Of the student, already divided by a temperature, if there is one; any float dtype.
+        logits_NV: Of the student, any float dtype.
         targets: Of the same positions. With a rest bucket the ids must be distinct.
+        temperature: Of the student.
+        log_q_NV: Its log-probabilities, where they are made already (`chunks.Chunk.log_q_NV`).
 
     Example:
         >>> import torch
@@ -38,8 +42,11 @@ def sparse_cross_entropy(logits_NV: Tensor, targets: SparseTargets) -> Tensor:
         >>> round(float(sparse_cross_entropy(logits, label_targets(torch.tensor([1]), 2))), 4)  # log 4
         1.3863
     """
+    if log_q_NV is None:
+        scaled_NV = logits_NV.detach().float() if temperature == 1.0 else logits_NV.detach().float() / temperature
+        log_q_NV = torch.log_softmax(scaled_NV, -1)  # four times as fast as logsumexp on a CPU
     losses_N: Tensor = _SparseCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        logits_NV.float(), targets.ids_NK, targets.weights_NK, targets.rest_N
+        logits_NV, log_q_NV, temperature, targets.ids_NK, targets.weights_NK, targets.rest_N
     )
     return losses_N
 
@@ -48,8 +55,16 @@ class _SparseCrossEntropy(torch.autograd.Function):
     """Keeps log q for the backward pass, and nothing else of size V."""
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: Tensor, ids_NK: Tensor, weights_NK: Tensor, rest_N: Tensor | None) -> Tensor:
-        log_q_NV = torch.log_softmax(logits_NV, -1)  # four times as fast as logsumexp on a CPU
+    def forward(
+        ctx: Any,
+        logits_NV: Tensor,
+        log_q_NV: Tensor,
+        temperature: float,
+        ids_NK: Tensor,
+        weights_NK: Tensor,
+        rest_N: Tensor | None,
+    ) -> Tensor:
+        ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
         log_q_NK = log_q_NV.gather(1, ids_NK)
         losses_N = -(weights_NK * log_q_NK.clamp_min(LOG_PROBABILITY_FLOOR)).sum(-1)
         weights_NK = weights_NK * (log_q_NK >= LOG_PROBABILITY_FLOOR)  # clipped entries have gradient 0
@@ -65,6 +80,7 @@ class _SparseCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, ...]:
         log_q_NV, ids_NK, weights_NK, rest_N, log_others_N = ctx.saved_tensors
+        slope_N = slope_N / ctx.temperature
         mass_N = weights_NK.sum(-1) if rest_N is None else weights_NK.sum(-1) + rest_N
         gradient_NV = log_q_NV.exp().mul_((mass_N * slope_N)[:, None])
         gradient_NV.scatter_add_(1, ids_NK, -weights_NK * slope_N[:, None])
@@ -73,4 +89,4 @@ class _SparseCrossEntropy(torch.autograd.Function):
             lowest = torch.finfo(others_NV.dtype).min  # no class is left where k = V
             others_NV = others_NV.sub_(log_others_N.clamp_min(lowest)[:, None]).exp_()
             gradient_NV.sub_(others_NV.mul_((rest_N * slope_N)[:, None]))
-        return gradient_NV, None, None, None
+        return gradient_NV.to(ctx.dtype), None, None, None, None, None

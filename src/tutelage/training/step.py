@@ -197,7 +197,7 @@ class Stepper(Generic[BatchT]):
 
     def loss(self, begun: Begun, batch: BatchT) -> Tensor:
         """A micro-batch's part of the step's scalar; its gradient is for the caller to add."""
-        reduced = self._evaluate(batch)
+        reduced = self._evaluate(batch, self._lesson.objective.slopes(begun.counts, begun.step))
         if begun.gradients is not None:
             begun.gradients.add(reduced)
         begun.parts.append({name: Reduced(one.total.detach(), one.count) for name, one in reduced.items()})
@@ -236,14 +236,14 @@ class Stepper(Generic[BatchT]):
         positions, *counts = (int(count) for count in summed)
         return positions, dict(zip(names, counts, strict=True))
 
-    def _evaluate(self, batch: BatchT) -> dict[str, Reduced]:
+    def _evaluate(self, batch: BatchT, slopes: Mapping[str, float]) -> dict[str, Reduced]:
         lesson = self._lesson
         teacher = None
         if lesson.teacher_forward is not None and lesson.objective.needs_teacher:
             teacher = lesson.teacher_forward(batch)
         with self._process.autocast():
             student = lesson.student_forward(batch)
-        return lesson.objective.evaluate(student, teacher, batch.labels_BT, batch.keep_BT, lesson.projectors)
+        return lesson.objective.evaluate(student, teacher, batch.labels_BT, batch.keep_BT, lesson.projectors, slopes)
 
     def _sum_over_parts(self, parts: Sequence[Mapping[str, Reduced]], counts: Mapping[str, int]) -> dict[str, Reduced]:
         """Each term's total over micro-batches and ranks, for the report."""
