@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from tutelage.errors import PreflightError
 from tutelage.objectives.alignments import alignments
+from tutelage.objectives.chunks import Chunk, Losses
 from tutelage.objectives.divergences import divergences
 from tutelage.objectives.logits import DeferredLogits, Head
 from tutelage.objectives.objective import Objective
+from tutelage.objectives.reduction import Reduced
 from tutelage.objectives.signal import Signal
 from tutelage.objectives.targets import systematic
 from tutelage.objectives.terms import LayerPair, Term
@@ -313,21 +315,23 @@ def test_a_student_with_nothing_to_train_is_refused() -> None:
 
 
 def test_a_loss_that_reads_dropped_positions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def masked_after(term: Term, student: Tensor, teacher: Tensor, keep_BT: Tensor, **_: object) -> object:
-        log_p, log_q = (torch.log_softmax(x / term.temperature, -1) for x in (teacher, student))
-        return type("R", (), {"total": ((log_p.exp() * (log_p - log_q)).sum(-1) * keep_BT).sum(), "count": 13})()
+    def masked_after(losses: list[Losses], scores: Tensor, keep_BT: Tensor, _slopes: object) -> list[Reduced]:
+        nats_BT = -torch.log_softmax(scores, -1)[..., 0]
+        return [Reduced((nats_BT * keep_BT).sum(), 13) for _ in losses]
 
-    monkeypatch.setattr("tutelage.objectives.objective.divergence", masked_after)
+    monkeypatch.setattr("tutelage.objectives.objective.sum_over_positions", masked_after)
     assert any("effect of garbage at dropped positions (inf, allowed 0)" in line for line in make_run().failures())
 
 
 def test_a_divergence_that_is_a_cross_entropy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def soft_cross_entropy(term: Term, student: Tensor, teacher: Tensor, keep_BT: Tensor, **_: object) -> object:
-        log_q = torch.log_softmax(student[keep_BT] / term.temperature, -1)
-        p = torch.softmax(teacher[keep_BT] / term.temperature, -1)
-        return type("R", (), {"total": -(p * log_q).sum(), "count": 13})()
+    def soft_cross_entropy(term: Term, _vocabulary: int, teacher: Tensor, *_: object) -> Losses:
+        def losses(chunk: Chunk) -> Tensor:
+            log_q_NV = torch.log_softmax(chunk.logits_NV / term.temperature, -1)
+            return -(torch.softmax(teacher[chunk.index] / term.temperature, -1) * log_q_NV).sum(-1)
 
-    monkeypatch.setattr("tutelage.objectives.objective.divergence", soft_cross_entropy)
+        return losses
+
+    monkeypatch.setattr("tutelage.objectives.objective.divergence_losses", soft_cross_entropy)
     (line,) = make_run().failures()
     assert "kl on (teacher, teacher)" in line
     assert "not zero when the student equals the teacher" in line
