@@ -308,7 +308,9 @@ def test_a_committee_can_be_cached_as_the_likeliest_tokens_of_its_average(tmp_pa
     terms = [one["training"]["last_step"]["terms"]["kl"] for one in (live, cached)]
     assert terms[0] == pytest.approx(terms[1], rel=1e-3)
     assert terms[0] > 0.01
-    with pytest.raises(InputError, match=r"averages \(space\) is probability-aver.* in the cache and logit-average here"):
+    with pytest.raises(
+        InputError, match=r"averages \(space\) is probability-aver.* in the cache and logit-average here"
+    ):
         run(recipe, "other", *overrides, "teacher.space=logit-average", "teacher.cache=cache-of-two")
 
 
