@@ -13,6 +13,7 @@ from tutelage.cli.main import main
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.target_cache.contents import CacheSettings
 
+HARD = "- {kind: kl}"  # sparse targets serve no temperature
 ONE_A_SHARD = 1  # rows
 
 
@@ -32,7 +33,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_dry_run_expects_the_bytes_that_a_build_takes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: tuple[str, ...]
 ) -> None:
-    recipe, out = write_text_run(tmp_path), tmp_path / "cache"
+    recipe, out = write_text_run(tmp_path, objective=HARD), tmp_path / "cache"
     expected = built(capsys, recipe, "--out", out, *kind, "--dry-run")["expected"]
     assert not out.exists()
     found = built(capsys, recipe, "--out", out, *kind)
@@ -74,7 +75,7 @@ def test_a_build_that_was_stopped_goes_on(
 
 
 def test_another_kind_needs_another_folder_or_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe, out = write_text_run(tmp_path), tmp_path / "cache"
+    recipe, out = write_text_run(tmp_path, objective=HARD), tmp_path / "cache"
     built(capsys, recipe, "--out", out)
     words = (recipe, "--out", out, "--kind", "topk", "--size", "2")
     assert main(["cache", *map(str, words), "--quiet"]) == 2
@@ -97,7 +98,7 @@ def test_another_kind_needs_another_folder_or_force(tmp_path: Path, capsys: pyte
 def test_sizes_that_mean_nothing_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], reason: str
 ) -> None:
-    recipe = write_text_run(tmp_path)
+    recipe = write_text_run(tmp_path, objective=HARD)
     assert main(["cache", str(recipe), "--out", str(tmp_path / "cache"), "--quiet", *words]) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
