@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tutelage.objectives.logits import DeferredLogits, Head
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.signal import Signal
 from tutelage.objectives.terms import LayerPair, Term
@@ -43,7 +44,10 @@ class ToyBatch:
 
 
 class ToyModel(nn.Module):
-    """Frozen embedding, block and head, with a trainable low-rank adapter beside the block where `rank` is above 0."""
+    """Frozen embedding, block and head, and where `rank` is above 0 a trainable low-rank adapter beside the block.
+
+    In training its logits are deferred, as a student's are.
+    """
 
     def __init__(self, width: int, seed: int, rank: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
@@ -64,7 +68,8 @@ class ToyModel(nn.Module):
         if self.adapter is not None:
             h_BTH = h_BTH + self.adapter(self.dropout(x_BTH))
         h_BTH = torch.tanh(h_BTH)
-        return Signal(self.head(h_BTH), {0: x_BTH, 1: h_BTH})
+        scores = DeferredLogits(h_BTH, Head.of(self.head, VOCABULARY))
+        return Signal(scores if self.training else scores.made(), {0: x_BTH, 1: h_BTH})
 
 
 class ToySampler:

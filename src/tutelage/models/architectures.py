@@ -41,7 +41,7 @@ _ROWS = (
     Architecture("gpt2", "text", "transformer.h"),
 )
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({row.model_type: row for row in _ROWS})
-"""By model type."""
+"""By model type. Logits of each are its head's product alone, without a factor or a cap (`tasks.deferral`)."""
 
 
 def architectures_of(task: Task | None) -> tuple[str, ...]:

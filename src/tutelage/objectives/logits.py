@@ -9,6 +9,7 @@ Shape letters: B batch, T positions, V vocabulary, H hidden, N positions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,7 @@ class Head:
             that of the product.
         scale: Factor of the logits.
         softcap: Cap on their size; None caps nothing.
+        autocast: Dtype of the product in mixed precision, whose region has ended when logits are made; None is none.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -35,6 +37,7 @@ class Head:
     parameters: tuple[Tensor, ...]
     scale: float = 1.0
     softcap: float | None = None
+    autocast: torch.dtype | None = None
 
     @classmethod
     def of(cls, module: nn.Module, vocabulary: int, scale: float = 1.0, softcap: float | None = None) -> Head:
@@ -47,11 +50,18 @@ class Head:
         return tuple(parameter for parameter in self.parameters if parameter.requires_grad)
 
     def logits(self, h_NH: Tensor) -> Tensor:
-        """(..., V), in the head's dtype."""
-        logits_NV = self.apply(h_NH.to(self.parameters[0].dtype) if self.parameters else h_NH)
+        """(..., V), in the head's dtype or that of `autocast`."""
+        with self._precision(h_NH.device.type):
+            logits_NV = self.apply(h_NH.to(self.parameters[0].dtype) if self.parameters else h_NH)
         if self.scale != 1.0:
             logits_NV = self.scale * logits_NV
         return logits_NV if self.softcap is None else self.softcap * torch.tanh(logits_NV / self.softcap)
+
+    def _precision(self, device_type: str) -> AbstractContextManager[object]:
+        if self.autocast is None:
+            return nullcontext()
+        # Some releases of torch would hand on weights that were cast without gradients to where those are wanted.
+        return torch.autocast(device_type, self.autocast, cache_enabled=False)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def make_lesson(
 
     def student_forward(batch: SpeechBatch) -> Signal:
         own = dataclasses.replace(batch, encoder_BSH=batch.encoder_BSH[..., :width])  # teachers' encoders come behind
-        return decode(assembly.peft_model, own, layers, listen=assembly.outline.trains_encoder)
+        return decode(assembly.peft_model, own, layers, listen=assembly.outline.trains_encoder, defer=True)
 
     def teacher_forward(batch: SpeechBatch) -> Signal:
         signal = teacher.signal(batch)  # type: ignore[union-attr]  # without one this is not handed on

@@ -9,16 +9,18 @@ Shape letters: B batch, T positions, V vocabulary, H hidden.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.objectives.signal import Signal
+from tutelage.tasks.deferral import scores_of, without_head
 from tutelage.tasks.text.batch import TextBatch
 
 
-def read(model: nn.Module, batch: TextBatch, layers: Collection[int] = ()) -> Signal:
+def read(model: nn.Module, batch: TextBatch, layers: Collection[int] = (), *, defer: bool = False) -> Signal:
     """Logits of every position, and the states of some blocks.
 
     Right padding needs no mask: positions look back only, so kept ones never see it.
@@ -27,6 +29,7 @@ def read(model: nn.Module, batch: TextBatch, layers: Collection[int] = ()) -> Si
         model: A causal language model, plain, PEFT-wrapped or in a data-parallel wrapper.
         batch: On the model's device.
         layers: Blocks whose output is wanted, 1-based; 0 is the embedding output. Empty: none is kept.
+        defer: Leave out the head, where it is known: logits are then made when and where they are read.
 
     Returns:
         Logits (B, T, V) aligned with `batch.labels_BT`, and one (B, T, H) tensor a layer. The last block's state is
@@ -41,16 +44,18 @@ def read(model: nn.Module, batch: TextBatch, layers: Collection[int] = ()) -> Si
             "attention_mask": attention_bias(batch.pieces_BT, next(model.parameters()).dtype),
             "position_ids": positions_in_piece(batch.pieces_BT),
         }
-    outputs = model(
-        input_ids=batch.input_ids_BT, output_hidden_states=bool(layers), use_cache=False, return_dict=True, **apart
-    )
+    with without_head(model) if defer else nullcontext() as head:
+        outputs = model(
+            input_ids=batch.input_ids_BT, output_hidden_states=bool(layers), use_cache=False, return_dict=True, **apart
+        )
+    scores = scores_of(outputs.logits, head)
     if not layers:
-        return Signal(outputs.logits, {})
+        return Signal(scores, {})
     states = outputs.hidden_states
     beyond = sorted(layer for layer in layers if not 0 <= layer < len(states))
     if beyond:
         raise ValueError(f"the model has blocks 1 to {len(states) - 1} (0: embeddings), not {beyond}.")
-    return Signal(outputs.logits, {layer: states[layer] for layer in sorted(layers)})
+    return Signal(scores, {layer: states[layer] for layer in sorted(layers)})
 
 
 def attention_bias(pieces_BT: Tensor, dtype: torch.dtype) -> Tensor:
