@@ -23,6 +23,7 @@ from tutelage.teachers.target_cache.cached import CachedTeacher
 
 STATES = 1e-3  # relative, of a term's loss: states are rounded to float16 (2^-11), and the student follows
 SPARSE = 1e-2  # relative: |ln p| 2^-11, here |ln p| up to 7, and the student follows
+ONE_PASS = 1e-4  # relative: members that are stacked have float32 sums in another order, and Adam follows
 QUICK = ("evaluation.speed_clips=0", "evaluation.stock_clips=0")
 ADAPTED = "layers: 3\n  lora: {rank: 2, targets: [q_proj, v_proj], dropout: 0.3, first_block: 1}\n  budget_share: 0.5"
 MEMBERS = """
@@ -199,3 +200,16 @@ def test_a_member_that_compares_other_blocks_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tiny-text-seed0: teacher\.cache keeps the states of blocks"):
         run(recipe, "run", "teacher.cache=kept", "student.layer_map=[[1, 1], [2, 2], [3, 4]]")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [("hidden",), ("systematic", "--size", "7")], ids=str)
+def test_members_that_step_in_one_pass_read_the_same_targets(tmp_path: Path, kind: tuple[str, ...]) -> None:
+    plain = ADAPTED.replace("dropout: 0.3, ", "")
+    recipe = write_text_run(tmp_path, student=plain, objective="- {kind: kl}", extra="students: 3\n")
+    assert cache(recipe, "--kind", *kind) == 0
+    for way in ("in_turn", "stacked"):
+        run(recipe, way, "teacher.cache=kept", f"members_step={way}")
+    for name in ("seed0", "seed1", "seed2"):
+        turns, stacked = (terms(tmp_path / way / "members" / name) for way in ("in_turn", "stacked"))
+        for one, other in zip(turns, stacked, strict=True):
+            assert other == pytest.approx(one, rel=ONE_PASS)
