@@ -43,6 +43,7 @@ from tutelage.students.lora import expected_modules
 from tutelage.students.shrink import shrink_speech_model
 from tutelage.tasks.speech.batch import SpeechBatch, SpeechExamples
 from tutelage.tasks.speech.features import FrozenEncoder
+from tutelage.tasks.speech.forward import decode
 from tutelage.tasks.speech.generate import from_audio, from_outputs
 from tutelage.tasks.speech.labels import LabelCodec, require_language
 from tutelage.tasks.speech.live import ClipFeatures, CurrentOutputs
@@ -330,7 +331,9 @@ def open_speech_classroom(materials: SpeechMaterials, accelerator: Accelerator, 
     assembly = assemble(recipe, outline)
     teacher = None
     if assembly.objective.needs_teacher:
-        teacher = hearing.teach(recipe.teacher, assembly.objective)
+        # A cohort's members read the same logits, so those are made once.
+        passes = None if recipe.is_cohort else dict.fromkeys(hearing.shared, partial(decode, defer=True))
+        teacher = hearing.teach(recipe.teacher, assembly.objective, passes)
     others = [training.encode_all(one.cut, attempt, accelerator) for one in encoders_of(outline.teachers).values()]
     heard: Mapping[str, Tensor] = SideBySide([outputs, *others]) if others else outputs
     everyone = (student.speech, *(one.cut for one in outline.teachers))

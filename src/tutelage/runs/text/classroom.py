@@ -10,6 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -295,7 +296,9 @@ def open_text_classroom(materials: TextMaterials, accelerator: Accelerator, atte
     assembly = assemble(recipe, outline)
     teacher = None
     if assembly.objective.needs_teacher and recipe.teacher is not None and outline.teacher is not None:
-        teacher = classes.teach(recipe.teacher, assembly.objective)
+        # A cohort's members read the same logits, so those are made once.
+        passes = None if recipe.is_cohort else dict.fromkeys(classes.teachers, partial(read, defer=True))
+        teacher = classes.teach(recipe.teacher, assembly.objective, passes)
     cached = open_cached_teacher(materials, train, classes, attempt)
     if cached is not None and not recipe.is_cohort:  # its members are asked one by one
         require_blocks(cached, assembly.objective, recipe)
@@ -333,7 +336,7 @@ def make_lesson(
     layers = assembly.objective.student_layers
 
     def student_forward(batch: TextBatch) -> Signal:
-        return read(assembly.model, batch, layers)
+        return read(assembly.model, batch, layers, defer=True)
 
     signal: Any = None if teacher is None else teacher.signal
     return Lesson(assembly.model, assembly.projectors, assembly.objective, student_forward, signal)
