@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tutelage.models.layout import write_json
+from tutelage.records.files import write_json
 
 _CLASS = "PreTrainedTokenizerFast"
 """What both read as "whatever tokenizer.json says"."""

@@ -27,10 +27,10 @@ from tutelage.models.layout import (
     complete_timestamps,
     feature_settings,
     token_ids,
-    write_json,
     write_processor_files,
     write_tokenizer_files,
 )
+from tutelage.records.files import write_json
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 _DTYPES: dict[int, type[np.generic]] = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}

@@ -8,10 +8,11 @@ Nothing here imports torch or transformers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tutelage.records.files import write_json
 
 END = "<|endoftext|>"
 START = "<|startoftranscript|>"
@@ -116,11 +117,6 @@ def write_tokenizer_files(folder: Path, document: Mapping[str, Any], extra: Mapp
     write_json(folder / "vocab.json", document["model"]["vocab"])
     lines = ["#version: 0.2", *(_merge_line(pair) for pair in document["model"]["merges"])]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write one JSON file, keys as given, ending with a newline."""
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _merge_line(pair: str | Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tutelage.models.layout import write_json
+from tutelage.records.files import write_json
 from tutelage.records.hashing import sha256_file
 
 MANIFEST = "manifest.json"

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import InputError, MissingExtraError, TutelageError
-from tutelage.models.layout import HOP_LENGTH, SAMPLING_RATE, window_seconds, write_json
+from tutelage.models.layout import HOP_LENGTH, SAMPLING_RATE, window_seconds
+from tutelage.records.files import write_json
 
 QUANTIZATIONS = (
     "float32",

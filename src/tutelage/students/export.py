@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save_file
 from tutelage.errors import InputError, TutelageError
 from tutelage.models.architectures import Task
 from tutelage.models.causal_layout import write_for_older_readers, write_tokenizer_settings
-from tutelage.models.layout import write_json, write_processor_files, write_tokenizer_files
+from tutelage.models.layout import write_processor_files, write_tokenizer_files
 from tutelage.models.load import count_params, quiet_transformers
 from tutelage.models.verify import read_header, verify_model_folder
-from tutelage.records.files import explain_write_failure
+from tutelage.records.files import explain_write_failure, write_json
 from tutelage.students.lora import ADAPTER
 from tutelage.students.pissa import as_ordinary_lora, started_from_principal
 

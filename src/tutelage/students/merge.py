@@ -185,7 +185,7 @@ def write_merged(merged: Merged, like: Adapter, out: Path) -> Path:
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    from tutelage.models.layout import write_json
+    from tutelage.records.files import write_json
     from tutelage.students.export import describe_adapter, new_folder
 
     ranks = {name: update.rank for name, update in merged.updates.items()}
