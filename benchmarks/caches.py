@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -227,11 +228,13 @@ def part_c(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def part_d(arguments: argparse.Namespace) -> dict[str, Any]:
     """Students of every cache against those of the live teacher."""
-    start = time.process_time()
     arms: dict[str, list[GroupSums]] = {"live": [], **{kind: [] for kind in KINDS}}
+    seconds = 0.0  # of every student, those of earlier calls among them; the caches' builds left out
     for seed in SEEDS:
         for arm, sums in arms.items():
-            sums.append(learn(arguments, arm, seed))
+            found, spent = learn(arguments, arm, seed)
+            sums.append(found)
+            seconds += spent
     resampling = Resampling(draws=1000)
     live = stack_seeds(arms["live"])
     rows = {
@@ -239,11 +242,11 @@ def part_d(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     settings = {"steps": STEPS, "rows_a_step": BATCH, "seeds": list(SEEDS), "sizes": KINDS}
     settings["held_out_documents"] = HELD_OUT_DOCUMENTS
-    return {**settings, "cpu_seconds_of_this_call": round(time.process_time() - start, 1), "arms": rows}
+    return {**settings, "students_cpu_seconds": round(seconds, 1), "arms": rows}
 
 
-def learn(arguments: argparse.Namespace, arm: str, seed: int) -> GroupSums:
-    """One student's sums on the held-out documents; a finished one is found again."""
+def learn(arguments: argparse.Namespace, arm: str, seed: int) -> tuple[GroupSums, float]:
+    """One student's sums on the held-out documents and its CPU seconds; a finished one is found again."""
     file = arguments.work / f"{arm}-{seed}.npz"
     if not file.exists():
         changes = overrides(arguments, seed=seed)
@@ -251,15 +254,18 @@ def learn(arguments: argparse.Namespace, arm: str, seed: int) -> GroupSums:
             if not (arguments.work / f"cache-{arm}" / MANIFEST).exists():
                 build(arguments, arm, changes)
             changes.append(f"teacher.cache={arguments.work / f'cache-{arm}'}")
+        start = time.process_time()
         room = enter(changes)
         with tempfile.TemporaryDirectory() as folder:
             keeping = Keeping(Path(folder), {"recipe": dump_recipe(room.recipe)})
             train(room.lesson, room.stream(), room.recipe.training, keeping, room.accelerator, seed)
         bench = TextBench(room.held_out.examples, Resampling(draws=1000), 32)
         sums = judge("student", room.assembly.model, bench).by_group("nats_per_token")
-        np.savez(file, errors_SG=sums.errors_SG, units_G=sums.units_G)
+        seconds = time.process_time() - start
+        np.savez(file, errors_SG=sums.errors_SG, units_G=sums.units_G, cpu_seconds=seconds)
     found = np.load(file)
-    return GroupSums(found["errors_SG"], found["units_G"], False)
+    spent = float(found["cpu_seconds"]) if "cpu_seconds" in found else math.nan  # null: made before they were kept
+    return GroupSums(found["errors_SG"], found["units_G"], False), spent
 
 
 def part_e(arguments: argparse.Namespace) -> dict[str, Any]:
