@@ -190,6 +190,11 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl, one a step."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def transcripts() -> list[dict[str, Any]]:
     """Lines of transcripts.jsonl."""
     return [

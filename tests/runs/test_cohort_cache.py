@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from run_folders import read_log
 from tiny import tiny_whisper
 from tiny_run import write_run
 from tiny_text_run import write_text_run
@@ -56,7 +57,7 @@ def adapter(folder: Path) -> dict[str, bytes]:
 
 
 def terms(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line)["terms"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line["terms"] for line in read_log(folder)]
 
 
 def write(task: str, folder: Path) -> Path:

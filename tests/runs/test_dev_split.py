@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from run_folders import read_log
 from tiny_run import SENTENCES, TRAINED, write_manifest
 from tiny_text_run import DEV_TEXTS, write_dev, write_text_run
 from tiny_text_run import TRAINED as TRAINED_TEXTS
@@ -143,7 +144,7 @@ def test_a_text_run_keeps_its_best_step_and_counts_its_tokens(tmp_path: Path) ->
     for shown in ((tmp_path / "run/student/README.md").read_text(), "\n".join(result_lines(result))):
         assert shown.count(said) == 1
     assert all(line["low"] <= line["value"] <= line["high"] for line in lines)
-    positions = [json.loads(line)["positions"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    positions = [line["positions"] for line in read_log(tmp_path / "run")]
     assert training["supervised_tokens"] == sum(positions)  # what was paid for
     assert result["law"]["D_S"] == sum(positions[: best["step"]])  # what the judged weights saw
     assert list((tmp_path / "run/tensorboard").iterdir())

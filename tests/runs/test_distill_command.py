@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from run_folders import read_log
 from tiny import shared_tiny_whisper
 from tiny_run import tutelage, write_manifest, write_run
 
@@ -204,10 +205,7 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(write_recipe: Write, tmp
     assert resumed.returncode == 0, resumed.stderr
     straight = tutelage("distill", "recipe.yaml", "--out", "straight", "--ledger", "b.db", cwd=tmp_path)
     assert straight.returncode == 0, straight.stderr
-    logs = [
-        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-        for run in ("run", "straight")
-    ]
+    logs = [read_log(tmp_path / run) for run in ("run", "straight")]
     assert logs[0] == logs[1]
     assert [line["step"] for line in logs[0]] == list(range(1, steps + 1))
     weights = [(tmp_path / run / "student" / "model.safetensors").read_bytes() for run in ("run", "straight")]

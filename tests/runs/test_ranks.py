@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from run_folders import read_log
 from tiny_run import tutelage
 from tiny_text_run import write_dev, write_text_run
 from tutelage.cli import ranks
@@ -44,7 +45,7 @@ def run_two(folder: Path, *words: str) -> tuple[int, str, str]:
 
 def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return result, [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return result, read_log(folder)
 
 
 def assert_same_run(two: Path, one: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from run_folders import read_log
 from tiny import shared_tiny_whisper, tiny_whisper
 from tiny_run import TRAINED, write_run
 from tiny_text import WIDTH, shared_tiny_text, tiny_text
@@ -53,7 +54,7 @@ class Redistil:
         folder = self.recipe.parent / out
         loaded = load_recipe(self.recipe, [*self.teachers, *overrides])
         document = json.loads(distil(gather_materials(loaded), Attempt(folder, "", device="cpu")).read_text())
-        return document, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        return document, read_log(folder)
 
 
 @pytest.fixture(scope="module")

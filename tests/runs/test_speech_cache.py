@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from run_folders import read_log
 from tiny import shared_tiny_whisper, tiny_whisper
 from tiny_run import TRAINED, write_run
 from tutelage.cli.main import main
@@ -32,7 +33,7 @@ def run(recipe: Path, out: str, *overrides: str) -> tuple[dict[str, Any], list[d
     folder = recipe.parent / out
     loaded = load_recipe(recipe, [*QUICK, *overrides])
     document = json.loads(distil(gather_materials(loaded), Attempt(folder, "", device="cpu")).read_text())
-    return document, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return document, read_log(folder)
 
 
 def hard(folder: Path, **more: Any) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from run_folders import read_log
 from tiny import shared_tiny_whisper
 from tiny_run import SENTENCES, TRAINED, write_manifest
 from tiny_text_run import write_text_run
@@ -58,7 +59,7 @@ def run(recipe: Path, *overrides: str, out: str = "run", resume: bool = False, s
 
 
 def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["total"] for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line["total"] for line in read_log(folder)]
 
 
 def test_a_run_hears_the_copies_that_its_epochs_draw_and_caches_them(

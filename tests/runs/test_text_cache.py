@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from run_folders import read_log
 from tiny_text import shared_tiny_text, tiny_text
 from tiny_text_run import write_text_run
 from tutelage.cli.main import main
@@ -29,7 +30,7 @@ def run(recipe: Path, out: str, *overrides: str) -> tuple[dict[str, Any], list[d
     loaded = load_recipe(recipe, overrides)
     folder = recipe.parent / out
     document = json.loads(distil(gather_materials(loaded), Attempt(folder, "", device="cpu")).read_text())
-    return document, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return document, read_log(folder)
 
 
 def test_a_cached_run_has_the_losses_of_the_live_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

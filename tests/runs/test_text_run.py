@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from run_folders import read_log
 from tiny_text import CHAT, LAYOUTS, shared_tiny_text, tiny_text, tiny_tokenizer
 from tiny_text_run import write_text_run
 from tutelage.config import dump_recipe, load_recipe
@@ -51,8 +52,7 @@ def run(recipe: Path, out: str = "run", **settings: Any) -> dict[str, Any]:
 
 
 def first_step(folder: Path) -> dict[str, Any]:
-    line: dict[str, Any] = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
-    return line
+    return read_log(folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_ledger_has_what_a_law_needs(finished: tuple[Path, dict[str, Any]]) 
     assert row.law.N_T is not None
     assert row.law.N_S is not None
     assert row.law.N_S < row.law.N_T
-    logged = [json.loads(line)["positions"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    logged = [line["positions"] for line in read_log(folder / "run")]
     assert sum(logged) == row.law.D_S
     assert "student.nats_per_token" in row.scores
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from run_folders import read_log
 from tiny_text_run import write_text_run
 from tutelage.config import dump_recipe, load_recipe
 from tutelage.runs.attempt import Attempt
@@ -20,7 +20,7 @@ SAME = 1e-5  # relative: float32 sums in another order
 def log_of(folder: Path, out: str, *overrides: str, objective: str = "- {kind: kl}") -> list[dict[str, Any]]:
     recipe = load_recipe(write_text_run(folder, steps=2, objective=objective), overrides)
     distil(gather_materials(recipe), Attempt(folder / out, dump_recipe(recipe), device="cpu"))
-    return [json.loads(line) for line in (folder / out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return read_log(folder / out)
 
 
 def test_weights_change_by_stages_and_along_a_line(tmp_path: Path) -> None:
