@@ -27,11 +27,11 @@ VERBS: dict[str, str] = {
     "cache": "run a teacher once and keep what it says",
     "distill": "train a student as a recipe says",
     "merge": "make one student of a cohort's members",
-    "evaluate": "score models on a manifest, with intervals",
+    "evaluate": "score models on held-out data, with intervals",
     "export": "write a run's student for other programs",
     "study": "do many runs side by side, on one machine or many",
     "demo": "distil a real speech model and prove it",
-    "report": "show a law or a plan as one HTML file",
+    "report": "show a run, a law or a plan as one HTML file",
     "runs": "list the runs that the ledger holds",
     "doctor": "what this installation has and lacks",
 }
