@@ -3,10 +3,10 @@
     python scripts/cohort_results.py [--seeds 0 1 2] [--jobs 2] [--steps 160]
 
 For every seed: a cohort of four students that differ by their seeds (recipes/cohort.yaml without its listed members);
-their exact merge and their merge at the members' rank; one student that learns from their averaged probabilities
-(recipes/redistil.yaml); and, as the honest control, one student alone with four times the steps. All have the same
-data, batch size, adapters and window, and are scored from their transcripts. Finished parts under runs/cohort-results
-are found again, and unfinished runs resumed, so that an interrupted call goes on where it was.
+their vote word by word (ROVER); their exact merge and their merge at the members' rank; one student that learns from
+their averaged probabilities (recipes/redistil.yaml); and, as the honest control, one student alone with four times the
+steps. All have the same data, batch size, adapters and window, and are scored from their transcripts. Finished parts
+under runs/cohort-results are found again and unfinished runs resumed, so an interrupted call goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from tutelage.evaluation.bootstrap import GroupSums, Resampling, draw_ratios, seed_interval, stack_seeds, sum_by_group
 from tutelage.evaluation.compare import compare_sums
 from tutelage.evaluation.normalisers import whisper_normaliser
+from tutelage.evaluation.rover import vote_each
 from tutelage.evaluation.wer import Metric, score_transcripts
 from tutelage.progress import no_progress
 from tutelage.records.estimate import Estimate
@@ -41,7 +42,16 @@ MEMBERS = 4
 METRICS: tuple[Metric, ...] = ("wer", "cer", "capped_wer", "loop_rate")
 QUICK = ("training.threads=1", "evaluation.stock_clips=0", "evaluation.speed_clips=0")
 COHORT = ("members=[]", f"students={MEMBERS}", "student.lora.first_block=0", "student.layer_map=origin")
-SYSTEMS = ("mean member", "best member", "ensemble", "exact merge", "svd merge", "re-distilled", "single, 4x the steps")
+SYSTEMS = (
+    "mean member",
+    "best member",
+    "ensemble",
+    "ROVER",
+    "exact merge",
+    "svd merge",
+    "re-distilled",
+    "single, 4x the steps",
+)
 RESAMPLING = Resampling()
 
 
@@ -100,6 +110,7 @@ def score(seed: int) -> dict[str, dict[Metric, GroupSums]]:
     best = result(cohort)["cohort"]["best"]
     members = {folder.name: count(folder / "transcripts.jsonl") for folder in sorted((cohort / "members").iterdir())}
     found = {"best member": members[best], "ensemble": count(cohort / "ensemble" / "transcripts.jsonl")}
+    found["ROVER"] = count_vote([cohort / "members" / name / "transcripts.jsonl" for name in members])
     found |= {f"{how} merge": examine(RUNS / f"{how}-seed{seed}" / "student") for how in ("exact", "svd")}
     found["re-distilled"] = count(RUNS / f"redistil-seed{seed}" / "transcripts.jsonl")
     found["single, 4x the steps"] = count(RUNS / f"single-seed{seed}" / "transcripts.jsonl")
@@ -119,10 +130,27 @@ def mean(members: list[GroupSums]) -> GroupSums:
     return GroupSums(stacked.errors_SG.mean(axis=0, keepdims=True), stacked.units_G, stacked.bounded)
 
 
+def count_vote(members: list[Path]) -> dict[Metric, GroupSums]:
+    """The vote of files of members' transcripts; ties go to the first member."""
+    each = [{line["id"]: line for line in read_last(path)} for path in members]
+    names = list(each[0])
+    voted = vote_each([[lines[name]["transcript"] for name in names] for lines in each], whisper_normaliser("es"))
+    said = [
+        (each[0][name]["reference"], text, each[0][name]["group"], None)
+        for name, text in zip(names, voted, strict=True)
+    ]
+    return sums_of(dict(zip(names, said, strict=True)))
+
+
+def read_last(transcripts: Path) -> list[dict[str, Any]]:
+    """The lines of the last system of a file of transcripts."""
+    lines = [json.loads(line) for line in transcripts.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line.get("system") == lines[-1].get("system")]
+
+
 def count(transcripts: Path) -> dict[Metric, GroupSums]:
     """The last system of a file of transcripts."""
-    lines = [json.loads(line) for line in transcripts.read_text(encoding="utf-8").splitlines()]
-    mine = [line for line in lines if line.get("system") == lines[-1].get("system")]
+    mine = read_last(transcripts)
     said = {line["id"]: (line["reference"], line["transcript"], line["group"], line.get("hit_cap")) for line in mine}
     return sums_of(said)
 

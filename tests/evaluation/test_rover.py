@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tutelage.evaluation.rover import vote
+from tutelage.evaluation.normalisers import whisper_normaliser
+from tutelage.evaluation.rover import vote, vote_each
 from tutelage.evaluation.wer import RAW, score_transcripts
 
 
@@ -48,6 +49,16 @@ def test_words_that_differ_in_case_are_one_and_keep_the_first_spelling() -> None
     assert vote(["Madrid es", "madrid fue", "MADRID es"]) == "Madrid es"
     assert vote(["Toledo", "Madrid", "madrid"]) == "Madrid"
     assert vote(["Hola,", "hola"], key=lambda word: word.strip(",").casefold()) == "Hola,"
+
+
+def test_recordings_are_voted_on_one_by_one_and_words_that_the_normaliser_makes_equal_are_one() -> None:
+    normalise = whisper_normaliser("es")
+    systems = [["Buenas, Ana!", "dos"], ["¡Hola, Eva", "doce"], ["hola eva.", "doce"]]
+    assert vote_each(systems, normalise) == ["¡Hola, Eva", "doce"]
+    assert vote_each([["a - b"], ["a b"], ["a b"]], normalise) == ["a b"], "a dash is no vote for nothing"
+    assert vote_each([["- b"], ["- b"], ["b"]], normalise) == ["- b"]
+    with pytest.raises(ValueError, match="shorter"):
+        vote_each([["a", "b"], ["a"]], normalise)
 
 
 def test_bad_arguments() -> None:

@@ -16,7 +16,11 @@ from tutelage.cli.run_tables import result_lines
 from tutelage.config import dump_recipe, load_recipe
 from tutelage.errors import InputError
 from tutelage.evaluation.bootstrap import sum_by_group
+from tutelage.evaluation.normalisers import whisper_normaliser
+from tutelage.evaluation.rover import vote_each
+from tutelage.evaluation.wer import score_transcripts
 from tutelage.records.ledger import Ledger
+from tutelage.reports.report import report
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.cohort import learn
 from tutelage.runs.cohort.rows import spread_of, stack_members
@@ -89,12 +93,13 @@ def test_a_result_has_members_mean_ensemble_and_the_best_last(speech: tuple[Path
     folder, document = speech
     names = [row["name"] for row in document["systems"]]
     best = document["cohort"]["best"]
-    assert names[-6:] == [
+    assert names[-7:] == [
         "member low",
         "member bag",
         "member seed23",
         "mean of 3 members",
         "ensemble of 3 members",
+        "ROVER of 3 members",
         f"best member ({best})",
     ]
     named = rows(document)
@@ -107,12 +112,47 @@ def test_a_result_has_members_mean_ensemble_and_the_best_last(speech: tuple[Path
     assert ensemble["wer"]["value"] is not None
     spread = document["cohort"]["spread"]["nats_per_token"]
     assert (spread["lowest"], spread["highest"]) == (min(each.values()), max(each.values()))
-    compared = {row["metric"]: row for row in document["cohort"]["comparisons"]}
+    compared = {
+        row["metric"]: row
+        for row in document["cohort"]["comparisons"]
+        if row["candidate_name"] == "ensemble of 3 members"
+    }
     difference = ensemble["nats_per_token"]["value"] - mean["nats_per_token"]["value"]
     assert abs(compared["nats_per_token"]["difference"]["value"] - difference) < SAME
     assert "wer" in compared
     assert [warning["code"] for warning in document["warnings"]] == ["best-of-members"]
     assert adapter(folder / "run" / "adapter") == adapter(folder / "run" / "members" / best / "adapter")
+
+
+def test_the_members_vote_is_a_row_of_error_rates_alone(speech: tuple[Path, dict[str, Any]]) -> None:
+    folder, document = speech
+    named = rows(document)
+    row, ensemble = named["ROVER of 3 members"], named["ensemble of 3 members"]
+    files = [folder / "run" / "members" / name / "transcripts.jsonl" for name in ("low", "bag", "seed23")]
+    said = [[json.loads(line)["transcript"] for line in file.read_text().splitlines()] for file in files]
+    lines = [json.loads(line) for line in (folder / "run" / "rover" / "transcripts.jsonl").read_text().splitlines()]
+    normalise = whisper_normaliser("es")
+    assert [line["transcript"] for line in lines] == vote_each(said, normalise)
+    assert [line["reference"] for line in lines] == list(SENTENCES[TRAINED:])
+    scored = score_transcripts(SENTENCES[TRAINED:], vote_each(said, normalise), normalise)
+    assert row["metrics"]["wer"]["value"] == scored.wer.value
+    assert row["metrics"]["wer"]["low"] is not None
+    assert (row["metrics"]["nats_per_token"], row["calibration"], row["agreement"]) == (None, None, None)
+    assert (row["params"], row["utterances"]) == (ensemble["params"], ensemble["utterances"])
+    compared = [one for one in document["cohort"]["comparisons"] if one["candidate_name"] == "ROVER of 3 members"]
+    assert [(one["baseline_name"], one["metric"]) for one in compared] == [("mean of 3 members", "wer")]
+    mean = named["mean of 3 members"]["metrics"]["wer"]["value"]
+    assert abs(compared[0]["difference"]["value"] - (scored.wer.value - mean)) < SAME
+
+
+def test_the_vote_stands_in_table_card_and_report(speech: tuple[Path, dict[str, Any]]) -> None:
+    folder, document = speech
+    table = "\n".join(result_lines(document))
+    assert "ROVER of 3 members against mean of 3 members" in table
+    card = (folder / "run" / "student" / "README.md").read_text(encoding="utf-8")
+    (line,) = [line for line in card.splitlines() if line.startswith("| ROVER of 3 members |")]
+    assert line.endswith("| - |")
+    assert "ROVER of 3 members less mean of 3 members" in report(str(folder / "run")).html
 
 
 def test_the_document_is_of_the_cohort_and_every_kind_of_member_was_rehearsed(

@@ -1,7 +1,7 @@
 """One transcript out of several by voting word by word (ROVER).
 
-Covers aligning transcripts one after the other into slots and the vote in each. Does not cover averaging probabilities
-during decoding, which asks the models themselves, or scoring (`wer`).
+Covers aligning transcripts one after the other into slots and the vote in each, for one recording and for many. Does
+not cover averaging probabilities during decoding, which asks the models themselves, or scoring (`wer`).
 
 Source: fiscus1997: iterative alignment into a word transition network, then a vote by frequency, here with a weight a
 transcript in place of confidences. Costs as in NIST's scoring: 0 for a word that the slot knows, 4 for another word, 3
@@ -14,6 +14,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+FEWEST = 3
+"""Systems that a vote is worth: of two the first would win wherever they differ."""
 
 _OTHER, _ALONE = 4, 3
 _NOTHING = ""
@@ -74,6 +77,19 @@ def vote(
             merged.append(here)
         slots, past = merged, past + weight
     return " ".join(winner for slot in slots if (winner := slot.winner))
+
+
+def vote_each(systems: Sequence[Sequence[str]], normalise: Callable[[str], str]) -> list[str]:
+    """Combine what several systems wrote of the same recordings.
+
+    Args:
+        systems: Transcripts of each in the order of the recordings, the system that decides ties first.
+        normalise: Words that it makes equal are one word; a word of which it leaves nothing is itself.
+
+    Raises:
+        ValueError: No system, or some of other recordings than others.
+    """
+    return [vote(said, key=lambda word: normalise(word) or word) for said in zip(*systems, strict=True)]
 
 
 def _align(slots: Sequence[_Slot], keys: Sequence[str]) -> Iterator[tuple[int | None, int | None]]:

@@ -1,6 +1,6 @@
 """A run with a cohort, between opening the classroom and writing the result.
 
-The order: members -> preflight -> training -> judging each -> the ensemble -> adapters -> the best member's export.
+The order: members -> preflight -> training -> judging each -> ensemble, vote -> adapters -> the best member's export.
 Covers the order, what is kept of every member, and the cohort's part of the document. Does not cover the steps
 (`training.cohort`) or what a task's members are (`tasks`).
 
@@ -9,6 +9,7 @@ Covers the order, what is kept of every member, and the cohort's part of the doc
       adapter/           the member, an ordinary PEFT adapter
       transcripts.jsonl  what it wrote (speech), or documents.jsonl, what it makes of each document (text)
     RUN/ensemble/        the same of the members' average
+    RUN/rover/           transcripts.jsonl of the members' vote (speech, from three members)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tutelage.records.document import Caution, jsonable
 from tutelage.records.files import write_atomically
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.classroom import Classroom, Course
-from tutelage.runs.cohort.rows import CHOOSES, best_of, compare_ensemble, mean_row, spread_of, stack_members
+from tutelage.runs.cohort.rows import CHOOSES, best_of, compare_together, mean_row, spread_of, stack_members
 from tutelage.runs.cohort.settings import Enrolled, enrol
 from tutelage.runs.cohort.tasks import TASKS, CohortTask
 from tutelage.runs.cost import TrainingCost
@@ -136,7 +137,9 @@ def _conclude(bench: Bench, rehearsal: PreflightReport, untrained: Any, trained:
     mean = mean_row(list(verdicts.values()), stacked, resampling)
     ensemble = task.join(rooms).judge_trained(f"ensemble of {len(rooms)} members", untrained)
     _keep_members(bench, verdicts)
-    _write_lines(bench, bench.folder.path / "ensemble", ensemble)
+    together = {"ensemble": ensemble, **_vote(bench, verdicts, ensemble)}
+    for name, verdict in together.items():
+        _write_lines(bench, bench.folder.path / name, verdict)
     best = best_of(verdicts)
     findings: Findings = rooms[best].conclude(
         bench.folder,
@@ -149,7 +152,8 @@ def _conclude(bench: Bench, rehearsal: PreflightReport, untrained: Any, trained:
     )
     findings.materials = bench.room.materials
     findings.tokens = findings.kept_tokens = trained.members[best].tokens
-    findings.rows += [*(verdict.to_dict() for verdict in verdicts.values()), mean, ensemble.to_dict()]
+    findings.rows += [verdict.to_dict() for verdict in verdicts.values()]
+    findings.rows += [mean, *(verdict.to_dict() for verdict in together.values())]
     findings.cost = _cost(bench, trained)
     findings.sections["law"] = {
         **dataclasses.asdict(findings.law_columns),
@@ -165,10 +169,17 @@ def _conclude(bench: Bench, rehearsal: PreflightReport, untrained: Any, trained:
         "best": best,
         "chosen_by": f"{CHOOSES} on the held-out data",
         "spread": spread_of(stacked),
-        "comparisons": compare_ensemble(stacked, ensemble, mean["name"], resampling),
+        "comparisons": compare_together(stacked, list(together.values()), mean["name"], resampling),
     }
     findings.cautions += _cautions(best, len(rooms), trained)
     return findings
+
+
+def _vote(bench: Bench, verdicts: Mapping[str, Any], ensemble: Any) -> dict[str, Any]:
+    """The members' vote under the name of its folder; nothing where there is none."""
+    room = bench.rooms[next(iter(verdicts))]
+    voted = bench.task.vote(room, list(verdicts.values()), ensemble) if bench.task.vote else None
+    return {} if voted is None else {"rover": voted}
 
 
 def _scores(findings: Findings, mean: Mapping[str, Any], ensemble: Mapping[str, Any]) -> dict[str, Any]:

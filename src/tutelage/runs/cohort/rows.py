@@ -51,17 +51,25 @@ def spread_of(stacked: Mapping[str, GroupSums]) -> dict[str, dict[str, float]]:
     return found
 
 
-def compare_ensemble(
-    stacked: Mapping[str, GroupSums], ensemble: Any, name: str, resampling: Resampling
+def compare_together(
+    stacked: Mapping[str, GroupSums], together: Sequence[Any], name: str, resampling: Resampling
 ) -> list[dict[str, Any]]:
-    """The ensemble less the mean member, paired by held-out group, over these groups and these members."""
-    theirs = ensemble.sums()
+    """What all members are together less the mean member, paired by held-out group, over these groups and members.
+
+    Args:
+        stacked: From `stack_members`.
+        together: Verdicts on the ensemble and the vote.
+        name: The mean member's.
+        resampling: How intervals are made.
+    """
     return [
         {
             "baseline_name": name,
-            "candidate_name": ensemble.name,
+            "candidate_name": verdict.name,
             **compare_sums(metric, stacked[metric], theirs[metric], resampling).to_dict(),
         }
+        for verdict in together
+        for theirs in [verdict.sums()]
         for metric in COMPARED
         if metric in stacked and metric in theirs
     ]

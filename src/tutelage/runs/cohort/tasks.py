@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.runs.speech import members as speech
+from tutelage.runs.speech.voting import vote_speech
 from tutelage.runs.text import members as text
 
 
@@ -27,6 +28,8 @@ class CohortTask:
         cost: (room, tokens) to the FLOPs of a member's training.
         lines: (verdict) to JSON lines.
         outputs_name: The file that the lines go into.
+        vote: (a member's room, verdicts, ensemble's verdict) to the verdict on the transcripts that the members agree
+            on, or None of too few; None where nothing is transcribed.
     """
 
     enrol: Callable[[Any, Any], Any]
@@ -38,6 +41,7 @@ class CohortTask:
     cost: Callable[[Any, float], Any]
     lines: Callable[[Any], list[dict[str, Any]]]
     outputs_name: str
+    vote: Callable[[Any, list[Any], Any], Any] | None = None
 
 
 TASKS = {
@@ -51,6 +55,7 @@ TASKS = {
         speech.cost_of_speech,
         speech.speech_lines,
         "transcripts.jsonl",
+        vote_speech,
     ),
     "text": CohortTask(
         text.enrol_text,
