@@ -32,6 +32,7 @@ from tutelage.records.files import write_json
 from tutelage.records.provenance import collect_provenance
 from tutelage.runs.speech.evaluate import Examination
 from tutelage.runs.speech.examine import SpeechExaminer
+from tutelage.runs.speech.reading import Reading
 from tutelage.runs.systems import Systems, find_systems
 from tutelage.tasks.speech.manifest import read_manifest
 
@@ -162,7 +163,7 @@ def examine(student: Path) -> dict[Metric, GroupSums]:
         systems=Systems.of(str(student)), manifest=HELD_OUT, language="es", device="cpu", speed_items=0
     )
     found, _ = find_systems(examination.systems, "speech")
-    examined = SpeechExaminer(examination, manifest, "es", no_progress).examine(found)
+    examined = SpeechExaminer(examination, manifest, Reading("es"), no_progress).examine(found)
     verdict: Any = examined.systems[str(student)].runs[0]
     return sums_of(
         {one.id: (one.raw.reference, one.raw.hypothesis, one.group, one.hit_cap) for one in verdict.score.utterances}
