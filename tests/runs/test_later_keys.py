@@ -10,7 +10,7 @@ import pytest
 
 from tiny_text_run import write_text_run
 from tutelage.config import load_recipe
-from tutelage.runs.later_keys import LATER, LATER_IN_SPEECH
+from tutelage.runs.later_keys import LATER, LATER_IN_SPEECH, LATER_IN_TEXT
 
 Write = Callable[..., Path]
 
@@ -27,6 +27,14 @@ def test_the_default_of_a_row_is_the_settings_own(write_recipe: Write, path: str
     assert at(recipe.to_dict(), path) == default
     with pytest.raises(KeyError):
         at(recipe.identity("t", "h"), path)
+
+
+@pytest.mark.parametrize(("path", "default"), LATER_IN_TEXT)
+def test_the_default_of_a_row_of_text_is_the_settings_own(tmp_path: Path, path: str, default: Any) -> None:
+    recipe = load_recipe(write_text_run(tmp_path))
+    assert at(recipe.to_dict(), path) == default
+    with pytest.raises(KeyError):
+        at(recipe.identify({}), path)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def distil(materials: Materials, attempt: Attempt, add: Callable[[Any], None] | 
 def _how_to_go_on(attempt: Attempt) -> str:
     if RunFolder(attempt.out).begun:
         return f"Stopped. What was done is kept; continue with: {attempt.resume_command}"
-    return "Stopped before training; encoder outputs that were computed are kept. Give the same command again."
+    return "Stopped before training; outputs of frozen layers that were computed are kept. Give the same command again."
 
 
 def _learn(room: Classroom[Any], attempt: Attempt) -> Findings | None:

@@ -27,12 +27,13 @@ LATER: tuple[tuple[str, Any], ...] = (
 )
 LATER_IN_SPEECH: tuple[tuple[str, Any], ...] = (("student.keep", "spaced"), ("teacher.cache", None))
 """Text had these before."""
+LATER_IN_TEXT: tuple[tuple[str, Any], ...] = (("student.cache_prefix", False),)
+"""Speech has none of these."""
 
 
 def drop_later(plain: dict[str, Any]) -> None:
     """Remove keys of a resolved recipe, as plain values, that are at the default of before they were."""
-    rows = (*LATER, *LATER_IN_SPEECH) if plain.get("task") == "speech" else LATER
-    for path, default in rows:
+    for path, default in (*LATER, *(LATER_IN_SPEECH if plain.get("task") == "speech" else LATER_IN_TEXT)):
         *parents, key = path.split(".")
         place: Any = plain
         for name in parents:

@@ -140,9 +140,9 @@ def _frozen_blocks(student: nn.Module) -> int:
     return next((index for index, own in enumerate(trained) if own), len(blocks))
 
 
-def drops_at_random(student: nn.Module) -> bool:
-    """Whether the frozen model drops anything at random while it is trained (layers, units, attention)."""
+def drops_at_random(student: nn.Module) -> dict[str, float]:
+    """The settings by which the frozen model drops layers, units or attention at random in training; empty: none."""
     config = getattr(_plain(student), "config", None)
     settings = {} if config is None else config.to_dict()
     settings = {name: value for name, value in settings.items() if "drop" in name and name not in _OF_CLASSIFIERS}
-    return any(isinstance(value, float) and value > 0 for value in settings.values())
+    return {name: value for name, value in settings.items() if isinstance(value, float) and value > 0}

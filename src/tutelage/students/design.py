@@ -198,6 +198,8 @@ class TextDesign:
         budget_share: Most that adapters and projectors may count, as a share of the teacher's parameters (of the
             student's own, where there is no teacher), in (0, 1]. It binds adapters only.
         allow_over_budget: Let a student through that counts more.
+        cache_prefix: Keep on disk what the blocks below `lora.first_block` put out on every training row, instead of
+            running them at every step.
     """
 
     model: str | None = None
@@ -211,6 +213,7 @@ class TextDesign:
     layer_map: LayerMap = "last"
     budget_share: float = DEFAULT_BUDGET_SHARE
     allow_over_budget: bool = False
+    cache_prefix: bool = False
 
     def __post_init__(self) -> None:
         if self.model is not None:
@@ -226,6 +229,11 @@ class TextDesign:
         _require_measurable(self.keep, self.layers, self.sensitivity_batches, "layers")
         _require_share(self.budget_share)
         _require_layer_map(self.layer_map)
+        _require(
+            not self.cache_prefix or (self.lora is not None and self.lora.first_block > 0),
+            "cache_prefix keeps what frozen blocks put out, and none is frozen: set lora.first_block to 1 or more, or "
+            "leave it out.",
+        )
 
 
 def _require_share(share: float) -> None:

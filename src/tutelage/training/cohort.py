@@ -60,6 +60,8 @@ class Cohort(Generic[BatchT]):
         data_seed: Of what making a batch draws.
         share_prefix: Run the frozen blocks below every adapter once for all, where that changes no number.
         members_step: How members take their steps.
+        recall: From a batch to the outputs of the frozen blocks that all share, as they were kept before; () where they
+            are to be run.
     """
 
     members: tuple[Member[BatchT], ...]
@@ -67,6 +69,7 @@ class Cohort(Generic[BatchT]):
     data_seed: int = 0
     share_prefix: bool = True
     members_step: MembersStep = "auto"
+    recall: Callable[[BatchT], tuple[Any, ...]] | None = None
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
@@ -247,7 +250,8 @@ class _Training(Generic[BatchT]):
             with self._accelerator.autocast():
                 return first.student_forward(batch)
 
-        return Handout(batch, None if teacher is None else teacher(batch), self._prefix.record(forward))
+        kept = () if self._cohort.recall is None else self._cohort.recall(batch)
+        return Handout(batch, None if teacher is None else teacher(batch), kept or self._prefix.record(forward))
 
     def _begin(self, talk: Talk) -> int | None:
         """Continue from a checkpoint or write the first; returns the step continued from."""

@@ -112,8 +112,10 @@ def _train(bench: Bench) -> CohortTrained:
         Member(one.name, bench.rooms[one.name].lesson, one.recipe.training, one.recipe.seed, bench.times[one.name])
         for one in bench.enrolled
     )
-    teacher = bench.task.teach(list(bench.rooms.values()), _everything_asked(bench))
-    cohort = Cohort(members, teacher, recipe.order_seed, members_step=recipe.members_step)
+    rooms, recall = list(bench.rooms.values()), bench.task.recall
+    teacher = bench.task.teach(rooms, _everything_asked(bench))
+    kept = None if recall is None else recall(rooms, attempt)
+    cohort = Cohort(members, teacher, recipe.order_seed, members_step=recipe.members_step, recall=kept)
     identity = {**room.materials.identity, "seed": recipe.seed, **room.choices}
     keeping = Keeping(bench.folder.path, identity, resume=attempt.resume, resume_command=attempt.resume_command)
     return train_cohort(cohort, room.stream(), keeping, room.accelerator, Watch(attempt.progress, attempt.talk))

@@ -30,6 +30,8 @@ class CohortTask:
         outputs_name: The file that the lines go into.
         vote: (a member's room, verdicts, ensemble's verdict) to the verdict on the transcripts that the members agree
             on, or None of too few; None where nothing is transcribed.
+        recall: (members' rooms, attempt) to what answers a batch for the blocks that all leave frozen, or None; None
+            where no recipe of the task asks for it.
     """
 
     enrol: Callable[[Any, Any], Any]
@@ -42,6 +44,7 @@ class CohortTask:
     lines: Callable[[Any], list[dict[str, Any]]]
     outputs_name: str
     vote: Callable[[Any, list[Any], Any], Any] | None = None
+    recall: Callable[[Any, Any], Any] | None = None
 
 
 TASKS = {
@@ -67,5 +70,6 @@ TASKS = {
         text.cost_of_text,
         text.text_lines,
         "documents.jsonl",
+        recall=text.recall_text,
     ),
 }

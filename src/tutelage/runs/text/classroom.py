@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from tutelage.runs.text.caching import open_cached_teacher
 from tutelage.runs.text.corpus import TokenSet, tokenise
 from tutelage.runs.text.cost import count_training
 from tutelage.runs.text.findings import TextFindings, TextSample
+from tutelage.runs.text.frozen_blocks import open_block_cache
 from tutelage.runs.text.judge import TextBench, TextVerdict, judge
 from tutelage.runs.text.materials import TextMaterials
 from tutelage.runs.text.recipe import TextRecipe
@@ -45,6 +47,7 @@ from tutelage.tasks.text.codec import TextCodec
 from tutelage.tasks.text.forward import read
 from tutelage.tasks.text.generate import continue_text, split_document
 from tutelage.tasks.text.isolation import leak_between_pieces
+from tutelage.teachers.block_cache import BlockCache
 from tutelage.teachers.committee import Committee
 from tutelage.teachers.live import LiveTeacher
 from tutelage.teachers.settings import ALONE
@@ -302,7 +305,10 @@ def open_text_classroom(materials: TextMaterials, accelerator: Accelerator, atte
     cached = open_cached_teacher(materials, train, classes, attempt)
     if cached is not None and not recipe.is_cohort:  # its members are asked one by one
         require_blocks(cached, assembly.objective, recipe)
-    lesson = make_lesson(assembly, cached or teacher)
+    blocks = None
+    if recipe.student.cache_prefix and not recipe.is_cohort:
+        blocks = open_block_cache(recipe, [assembly], train, accelerator, attempt)
+    lesson = make_lesson(assembly, cached or teacher, blocks)
     return TextClassroom(
         materials,
         assembly,
@@ -330,13 +336,16 @@ def _spread(total: int, wanted: int) -> list[int]:
 
 
 def make_lesson(
-    assembly: TextAssembly, teacher: LiveTeacher[TextBatch] | Committee[TextBatch] | CachedTeacher | None
+    assembly: TextAssembly,
+    teacher: LiveTeacher[TextBatch] | Committee[TextBatch] | CachedTeacher | None,
+    blocks: BlockCache | None = None,
 ) -> Lesson[TextBatch]:
-    """The student as it is trained, and its teacher's signal."""
+    """The student as it is trained, with what its frozen blocks answer where that is kept, and its teacher's signal."""
     layers = assembly.objective.student_layers
 
     def student_forward(batch: TextBatch) -> Signal:
-        return read(assembly.model, batch, layers, defer=True)
+        with nullcontext() if blocks is None else blocks.replay(assembly.model, batch):
+            return read(assembly.model, batch, layers, defer=True)
 
     signal: Any = None if teacher is None else teacher.signal
     return Lesson(assembly.model, assembly.projectors, assembly.objective, student_forward, signal)

@@ -12,11 +12,14 @@ from tutelage.models.causal import load_tokenizer
 from tutelage.models.load import count_params
 from tutelage.objectives.objective import Objective
 from tutelage.records.document import Document
+from tutelage.runs.cohort.settings import enrol
 from tutelage.runs.machine import duration, measure_product
 from tutelage.runs.text.assembly import TextOutline, load_meta_outline
-from tutelage.runs.text.corpus import tokenise
+from tutelage.runs.text.corpus import TokenSet, tokenise
 from tutelage.runs.text.cost import count_training, expect_memory
+from tutelage.runs.text.frozen_blocks import BlockPlan, plan_blocks
 from tutelage.runs.text.materials import TextMaterials
+from tutelage.runs.text.recipe import TextRecipe
 from tutelage.students.layer_map import describe
 from tutelage.students.sensitivity import UNKNOWN_LAYERS
 from tutelage.tasks.sampler import EpochSampler
@@ -71,6 +74,9 @@ def forecast_text(materials: TextMaterials) -> tuple[Document, str]:
         "data": {"train": train.examples.packed.to_dict(), "held_out": held_out.examples.packed.to_dict()},
         "expected": expected,
     }
+    blocks = _count_blocks(materials.recipe, outline, train)
+    if blocks is not None:
+        expected["frozen_blocks"] = blocks.to_dict()
     unknown = [UNKNOWN_LAYERS] if recipe.student.keep == "sensitivity" else []
     lines = [*said, *unknown, *([] if unknown else _layer_map(outline)), outline.describe()]
     epochs = len(drawn) / len(rows)
@@ -84,7 +90,17 @@ def forecast_text(materials: TextMaterials) -> tuple[Document, str]:
     )
     sizes = {name: int(one.model.config.vocab_size) for name, one in outline.teachers.items()}
     lines += describe_sizes(sizes, int(outline.student.model.config.vocab_size))
+    lines += [] if blocks is None else [blocks.describe()]
     return Document("distill.dry-run", body, warnings=materials.cautions), "\n".join(lines)
+
+
+def _count_blocks(recipe: TextRecipe, outline: TextOutline, train: TokenSet) -> BlockPlan | None:
+    """The cache of frozen blocks, of a cohort those that every member leaves frozen; None without one."""
+    if not recipe.student.cache_prefix:
+        return None
+    designs = [one.recipe.student for one in enrol(recipe)] or [recipe.student]
+    depth = min(0 if design.lora is None else design.lora.first_block for design in designs)
+    return plan_blocks(recipe, outline.student.model, depth, train)
 
 
 def _layer_map(outline: TextOutline) -> list[str]:

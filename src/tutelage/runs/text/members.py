@@ -14,11 +14,13 @@ from typing import Any
 from tutelage.models.load import count_params
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.signal import Signal
+from tutelage.runs.attempt import Attempt
 from tutelage.runs.caching import require_blocks
 from tutelage.runs.cost import TrainingCost
 from tutelage.runs.text.assembly import TextOutline, assemble, count_trained
 from tutelage.runs.text.classroom import TextClassroom, make_lesson
 from tutelage.runs.text.cost import count_training
+from tutelage.runs.text.frozen_blocks import open_block_cache
 from tutelage.runs.text.recipe import TextRecipe
 from tutelage.students.cohort import share_weights
 from tutelage.students.export import TextAdapterBase, save_adapter
@@ -79,6 +81,19 @@ def teach_text(rooms: Sequence[TextClassroom], objective: Objective | None) -> C
     if room.cached is not None:
         return room.cached.signal
     return room.classes.teach(room.recipe.teacher, objective).signal
+
+
+def recall_text(rooms: Sequence[TextClassroom], attempt: Attempt) -> Callable[[TextBatch], tuple[Any, ...]] | None:
+    """What answers for the blocks that every member leaves frozen; None where they are run.
+
+    Raises:
+        InputError: Their outputs cannot be kept.
+    """
+    room = rooms[0]
+    if not room.recipe.student.cache_prefix:
+        return None
+    assemblies = [one.assembly for one in rooms]
+    return open_block_cache(room.recipe, assemblies, room.train, room.accelerator, attempt).outputs
 
 
 def text_columns(room: TextClassroom) -> list[Mapping[str, str]]:

@@ -93,6 +93,11 @@ class TextRecipe(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_dev(self.data.dev, ("loss",))
+        if self.student.cache_prefix and self.training.gradient_checkpointing:
+            raise ValueError(
+                "student.cache_prefix keeps what frozen blocks put out, and training.gradient_checkpointing runs them "
+                "again; leave one of them out."
+            )
         if self.teacher is not None:
             require_states(self.teacher, [term.kind for term in self.objective if term.compares_states])
             return
