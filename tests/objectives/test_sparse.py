@@ -161,6 +161,18 @@ def test_extreme_logits_stay_finite_and_infinite_ones_are_seen() -> None:
     assert math.isnan(float(sparse_cross_entropy(drawn() * torch.inf, label_targets(LABELS, V)).sum()))
 
 
+@pytest.mark.parametrize("gap", [0.0, 30.0, 60.0, 90.0, 120.0])  # exp(-88) is the smallest normal float32
+def test_a_rest_bucket_that_the_student_hardly_believes_in_keeps_its_digits(gap: float) -> None:
+    targets = top_k(drawn(), LABELS, 4)
+    student = drawn(1)
+    student = (student - gap).scatter(1, targets.ids_NK, student.gather(1, targets.ids_NK)).requires_grad_()
+    losses = sparse_cross_entropy(student, targets)
+    wanted = dense_reference(student.double(), targets)
+    torch.testing.assert_close(losses.double(), wanted, rtol=FLOAT32, atol=FLOAT32)
+    found, expected = (torch.autograd.grad(one.sum(), student)[0] for one in (losses, wanted))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=FLOAT32)
+
+
 def test_splitting_a_class_that_was_not_kept_changes_nothing() -> None:
     """The target leaves class 5 out of every row: two halves of it are the same rest."""
     student, teacher = drawn(1), drawn()

@@ -20,6 +20,9 @@ from tutelage.objectives.targets import SparseTargets
 # this many nats instead: far below what finite logits reach (+-1e4 gives -2e4), small enough to sum in float32.
 LOG_PROBABILITY_FLOOR = -1e6
 
+# Below this sum of probabilities a class that matters in it may be less than the smallest normal float32 (1e-38).
+FAINT = 1e-25
+
 
 def sparse_cross_entropy(
     logits_NV: Tensor, targets: SparseTargets, temperature: float = 1.0, log_q_NV: Tensor | None = None
@@ -52,7 +55,7 @@ def sparse_cross_entropy(
 
 
 class _SparseCrossEntropy(torch.autograd.Function):
-    """Keeps log q for the backward pass, and nothing else of size V."""
+    """Keeps one tensor of size V for the backward pass: log q, or with a rest bucket the q of its classes."""
 
     @staticmethod
     def forward(
@@ -64,29 +67,47 @@ class _SparseCrossEntropy(torch.autograd.Function):
         weights_NK: Tensor,
         rest_N: Tensor | None,
     ) -> Tensor:
-        ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
+        ctx.temperature, ctx.dtype, ctx.bucket = temperature, logits_NV.dtype, rest_N is not None
         log_q_NK = log_q_NV.gather(1, ids_NK)
         losses_N = -(weights_NK * log_q_NK.clamp_min(LOG_PROBABILITY_FLOOR)).sum(-1)
         weights_NK = weights_NK * (log_q_NK >= LOG_PROBABILITY_FLOOR)  # clipped entries have gradient 0
-        log_others_N = None
-        if rest_N is not None:
-            log_others_N = log_q_NV.scatter(1, ids_NK, -torch.inf).logsumexp(-1)
-            losses_N = losses_N - rest_N * log_others_N.clamp_min(LOG_PROBABILITY_FLOOR)
-            rest_N = rest_N * (log_others_N >= LOG_PROBABILITY_FLOOR)
-        ctx.save_for_backward(log_q_NV, ids_NK, weights_NK, rest_N, log_others_N)
+        mass_N = weights_NK.sum(-1)
+        if rest_N is None:
+            ctx.save_for_backward(log_q_NV, ids_NK, -weights_NK, mass_N)
+            return losses_N
+        others_NV, others_N, log_others_N = _others(log_q_NV, ids_NK)
+        losses_N = losses_N - rest_N * log_others_N.clamp_min(LOG_PROBABILITY_FLOOR)
+        rest_N = rest_N * (log_others_N >= LOG_PROBABILITY_FLOOR)
+        mass_N = mass_N + rest_N
+        # Beside the kept classes, whose gradient is added apart, mass q - rest q / (sum of the others' q).
+        slopes_N = mass_N * log_others_N.exp() / others_N - rest_N / others_N
+        ctx.save_for_backward(others_NV, ids_NK, mass_N[:, None] * log_q_NK.exp() - weights_NK, slopes_N)
         return losses_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, ...]:
-        log_q_NV, ids_NK, weights_NK, rest_N, log_others_N = ctx.saved_tensors
+        saved_NV, ids_NK, kept_NK, slopes_N = ctx.saved_tensors
         slope_N = slope_N / ctx.temperature
-        mass_N = weights_NK.sum(-1) if rest_N is None else weights_NK.sum(-1) + rest_N
-        gradient_NV = log_q_NV.exp().mul_((mass_N * slope_N)[:, None])
-        gradient_NV.scatter_add_(1, ids_NK, -weights_NK * slope_N[:, None])
-        if rest_N is not None:
-            others_NV = log_q_NV.scatter(1, ids_NK, -torch.inf)
-            lowest = torch.finfo(others_NV.dtype).min  # no class is left where k = V
-            others_NV = others_NV.sub_(log_others_N.clamp_min(lowest)[:, None]).exp_()
-            gradient_NV.sub_(others_NV.mul_((rest_N * slope_N)[:, None]))
+        factor_N1 = (slopes_N * slope_N)[:, None]
+        gradient_NV = saved_NV * factor_N1 if ctx.bucket else saved_NV.exp().mul_(factor_N1)
+        gradient_NV.scatter_add_(1, ids_NK, kept_NK * slope_N[:, None])
         return gradient_NV.to(ctx.dtype), None, None, None, None, None
+
+
+def _others(log_q_NV: Tensor, ids_NK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the classes that are not kept: in proportion to q (0 at kept ones), their sum, and the logarithm of q's sum.
+
+    A sum of q itself, one pass where logsumexp takes three; rows whose sum float32 cannot hold go through logarithms.
+    """
+    others_NV = log_q_NV.exp().scatter_(1, ids_NK, 0.0)
+    others_N = others_NV.sum(-1)
+    log_others_N = others_N.log()
+    faint = (others_N < FAINT).nonzero(as_tuple=True)[0]
+    if len(faint):
+        log_q_nV = log_q_NV[faint].scatter_(1, ids_NK[faint], -torch.inf)
+        log_others_N[faint] = log_q_nV.logsumexp(-1)
+        lowest = torch.finfo(log_q_NV.dtype).min  # no class is left where k = V
+        others_NV[faint] = log_q_nV.sub_(log_others_N[faint].clamp_min(lowest)[:, None]).exp_()
+        others_N[faint] = 1.0
+    return others_NV, others_N, log_others_N
