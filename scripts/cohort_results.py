@@ -4,28 +4,37 @@
 
 For every seed: a cohort of four students that differ by their seeds (recipes/cohort.yaml without its listed members);
 their vote word by word (ROVER); their exact merge and their merge at the members' rank; one student that learns from
-their averaged probabilities (recipes/redistil.yaml); and, as the honest control, one student alone with four times the
-steps. All have the same data, batch size, adapters and window, and are scored from their transcripts. Finished parts
-under runs/cohort-results are found again and unfinished runs resumed, so an interrupted call goes on where it was.
+their averaged probabilities (recipes/redistil.yaml), begun as a member began and begun as the exact merge; and, as the
+honest control, one student alone with four times the steps. All share data, batch size, adapters and window, and
+are scored from transcripts. Finished parts under runs/cohort-results are found again and unfinished runs resumed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tutelage.evaluation.bootstrap import GroupSums, Resampling, draw_ratios, seed_interval, stack_seeds, sum_by_group
+from speech_runs import (
+    CAPTIONS,
+    METRICS,
+    ROOT,
+    Line,
+    Runs,
+    mean_errors,
+    rate_by_seed,
+    read_last,
+    result,
+    sum_errors,
+)
+from tutelage.evaluation.bootstrap import GroupSums, Resampling, draw_ratios, seed_interval, stack_seeds
 from tutelage.evaluation.compare import compare_sums
 from tutelage.evaluation.normalisers import whisper_normaliser
 from tutelage.evaluation.rover import vote_each
-from tutelage.evaluation.wer import Metric, score_transcripts
+from tutelage.evaluation.wer import Metric
 from tutelage.progress import no_progress
 from tutelage.records.estimate import Estimate
 from tutelage.records.files import write_json
@@ -36,23 +45,12 @@ from tutelage.runs.speech.reading import Reading
 from tutelage.runs.systems import Systems, find_systems
 from tutelage.tasks.speech.manifest import read_manifest
 
-ROOT = Path(__file__).resolve().parents[1]
-RUNS = ROOT / "runs" / "cohort-results"
-HELD_OUT = ROOT / "examples" / "captions_es" / "held_out.jsonl"
+RUNS = Runs(ROOT / "runs" / "cohort-results")
+HELD_OUT = CAPTIONS / "held_out.jsonl"
 MEMBERS = 4
-METRICS: tuple[Metric, ...] = ("wer", "cer", "capped_wer", "loop_rate")
-QUICK = ("training.threads=1", "evaluation.stock_clips=0", "evaluation.speed_clips=0")
 COHORT = ("members=[]", f"students={MEMBERS}", "student.lora.first_block=0", "student.layer_map=origin")
-SYSTEMS = (
-    "mean member",
-    "best member",
-    "ensemble",
-    "ROVER",
-    "exact merge",
-    "svd merge",
-    "re-distilled",
-    "single, 4x the steps",
-)
+ALONE = {"re-distilled": "redistil", "merged, re-distilled": "merged-redistil", "single, 4x the steps": "single"}
+SYSTEMS = ("mean member", "best member", "ensemble", "ROVER", "exact merge", "svd merge", *ALONE)
 RESAMPLING = Resampling()
 
 
@@ -73,87 +71,48 @@ def main() -> int:
 
 def make(seed: int, steps: int) -> None:
     """Everything of one seed that is not there yet."""
-    cohort = RUNS / f"cohort-seed{seed}"
-    length = (f"training.steps={steps}", f"training.warmup_steps={steps // 8}", "training.checkpoint_every=20")
-    distil("cohort.yaml", cohort, seed, [*QUICK, *COHORT, *length])
+    length = (f"training.steps={steps}", f"training.warmup_steps={steps // 8}")
+    cohort = RUNS.distil("cohort.yaml", f"cohort-seed{seed}", seed, [*COHORT, *length])
     for how in ("exact", "svd"):
-        out = RUNS / f"{how}-seed{seed}"
+        out = RUNS.folder / f"{how}-seed{seed}"
         if not out.is_dir():
-            tutelage("merge", str(cohort), "--how", how, "--out", str(out), "--no-judge")
+            RUNS.tutelage("merge", str(cohort), "--how", how, "--out", str(out), "--no-judge")
     folders = sorted((cohort / "members").iterdir())
     members = ", ".join(f"{{name: {folder.name}, model: {folder}}}" for folder in folders)
-    distil("redistil.yaml", RUNS / f"redistil-seed{seed}", seed, [*QUICK, *length, f"teacher.members=[{members}]"])
+    taught = [*length, f"teacher.members=[{members}]"]
+    merged = f"student.model={RUNS.folder / f'exact-seed{seed}' / 'student'}"
+    RUNS.distil("redistil.yaml", f"redistil-seed{seed}", seed, taught)
+    RUNS.distil("redistil.yaml", f"merged-redistil-seed{seed}", seed, [*taught, merged])
     longer = (f"training.steps={MEMBERS * steps}", *length[1:])
     single = ("members=[]", "students=null", *COHORT[2:], "name=single")
-    distil("cohort.yaml", RUNS / f"single-seed{seed}", seed, [*QUICK, *single, *longer])
-
-
-def distil(recipe: str, out: Path, seed: int, overrides: list[str]) -> None:
-    """One run, unless it is finished; an unfinished one is resumed."""
-    if (out / "result.json").is_file():
-        return
-    options = [word for override in overrides for word in ("--set", override)]
-    more = ["--resume"] if (out / "run.json").is_file() else []
-    place = ["--seed", str(seed), "--out", str(out), "--ledger", str(RUNS / "ledger.db")]
-    tutelage("distill", str(ROOT / "recipes" / recipe), *place, *options, *more)
-
-
-def tutelage(*words: str) -> None:
-    """Run the command, which must succeed."""
-    RUNS.mkdir(parents=True, exist_ok=True)
-    print("tutelage", *words[:2], file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "-m", "tutelage", *words, "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    RUNS.distil("cohort.yaml", f"single-seed{seed}", seed, [*single, *longer])
 
 
 def score(seed: int) -> dict[str, dict[Metric, GroupSums]]:
     """Every system of one seed: the sums of each metric within groups; of the mean member over four."""
-    cohort = RUNS / f"cohort-seed{seed}"
+    cohort = RUNS.folder / f"cohort-seed{seed}"
     best = result(cohort)["cohort"]["best"]
-    members = {folder.name: count(folder / "transcripts.jsonl") for folder in sorted((cohort / "members").iterdir())}
-    found = {"best member": members[best], "ensemble": count(cohort / "ensemble" / "transcripts.jsonl")}
-    found["ROVER"] = count_vote([cohort / "members" / name / "transcripts.jsonl" for name in members])
-    found |= {f"{how} merge": examine(RUNS / f"{how}-seed{seed}" / "student") for how in ("exact", "svd")}
-    found["re-distilled"] = count(RUNS / f"redistil-seed{seed}" / "transcripts.jsonl")
-    found["single, 4x the steps"] = count(RUNS / f"single-seed{seed}" / "transcripts.jsonl")
-    found["mean member"] = {metric: mean([sums[metric] for sums in members.values()]) for metric in METRICS}
+    written = {path.name: read_last(path / "transcripts.jsonl") for path in sorted((cohort / "members").iterdir())}
+    members = {name: sum_errors(lines) for name, lines in written.items()}
+    found = {
+        "mean member": {metric: mean_errors(sums[metric] for sums in members.values()) for metric in METRICS},
+        "best member": members[best],
+        "ensemble": sum_errors(read_last(cohort / "ensemble" / "transcripts.jsonl")),
+        "ROVER": sum_errors(vote(list(written.values()))),
+    }
+    found |= {f"{how} merge": examine(RUNS.folder / f"{how}-seed{seed}" / "student") for how in ("exact", "svd")}
+    for name, folder in ALONE.items():
+        found[name] = sum_errors(read_last(RUNS.folder / f"{folder}-seed{seed}" / "transcripts.jsonl"))
     return found
 
 
-def result(run: Path) -> dict[str, Any]:
-    """A run's document."""
-    document: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    return document
-
-
-def mean(members: list[GroupSums]) -> GroupSums:
-    """Errors averaged over members, group by group."""
-    stacked = stack_seeds(members)
-    return GroupSums(stacked.errors_SG.mean(axis=0, keepdims=True), stacked.units_G, stacked.bounded)
-
-
-def count_vote(members: list[Path]) -> dict[Metric, GroupSums]:
-    """The vote of files of members' transcripts; ties go to the first member."""
-    each = [{line["id"]: line for line in read_last(path)} for path in members]
-    names = list(each[0])
-    voted = vote_each([[lines[name]["transcript"] for name in names] for lines in each], whisper_normaliser("es"))
-    said = [
-        (each[0][name]["reference"], text, each[0][name]["group"], None)
-        for name, text in zip(names, voted, strict=True)
-    ]
-    return sums_of(dict(zip(names, said, strict=True)))
-
-
-def read_last(transcripts: Path) -> list[dict[str, Any]]:
-    """The lines of the last system of a file of transcripts."""
-    lines = [json.loads(line) for line in transcripts.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line.get("system") == lines[-1].get("system")]
-
-
-def count(transcripts: Path) -> dict[Metric, GroupSums]:
-    """The last system of a file of transcripts."""
-    mine = read_last(transcripts)
-    said = {line["id"]: (line["reference"], line["transcript"], line["group"], line.get("hit_cap")) for line in mine}
-    return sums_of(said)
+def vote(members: list[dict[str, Line]]) -> dict[str, Line]:
+    """The vote on members' transcripts, which has no cap of its own; ties go to the first member."""
+    names = list(members[0])
+    voted = vote_each([[lines[name]["transcript"] for name in names] for lines in members], whisper_normaliser("es"))
+    return {
+        name: {**members[0][name], "transcript": text, "hit_cap": None} for name, text in zip(names, voted, strict=True)
+    }
 
 
 def examine(student: Path) -> dict[Metric, GroupSums]:
@@ -165,18 +124,17 @@ def examine(student: Path) -> dict[Metric, GroupSums]:
     found, _ = find_systems(examination.systems, "speech")
     examined = SpeechExaminer(examination, manifest, Reading("es"), no_progress).examine(found)
     verdict: Any = examined.systems[str(student)].runs[0]
-    return sums_of(
-        {one.id: (one.raw.reference, one.raw.hypothesis, one.group, one.hit_cap) for one in verdict.score.utterances}
+    return sum_errors(
+        {
+            one.id: {
+                "reference": one.raw.reference,
+                "transcript": one.raw.hypothesis,
+                "group": one.group,
+                "hit_cap": one.hit_cap,
+            }
+            for one in verdict.score.utterances
+        }
     )
-
-
-def sums_of(said: dict[str, tuple[str, str, str, bool | None]]) -> dict[Metric, GroupSums]:
-    """Sums within groups of every metric, clips in the order of their names."""
-    rows = [said[name] for name in sorted(said)]
-    references, transcripts, groups, caps = zip(*rows, strict=True)
-    known = [bool(cap) for cap in caps] if None not in caps else None
-    scored = score_transcripts(references, transcripts, whisper_normaliser("es"), groups=groups, hit_cap=known)
-    return {metric: sum_by_group(*scored.counts(metric), groups) for metric in METRICS}
 
 
 def summarise(seeds: list[int], steps: int, found: list[dict[str, dict[Metric, GroupSums]]]) -> dict[str, Any]:
@@ -195,7 +153,7 @@ def summarise(seeds: list[int], steps: int, found: list[dict[str, dict[Metric, G
             {
                 "name": name,
                 "metrics": {metric: seed_interval(pooled[name][metric], RESAMPLING).to_dict() for metric in METRICS},
-                "wer_by_seed": rates(pooled[name]["wer"]),
+                "wer_by_seed": rate_by_seed(pooled[name]["wer"]),
                 "against_mean_member": {
                     metric: compare_sums(metric, base[metric], pooled[name][metric], RESAMPLING).to_dict()
                     for metric in METRICS
@@ -208,46 +166,44 @@ def summarise(seeds: list[int], steps: int, found: list[dict[str, dict[Metric, G
             }
             for name in SYSTEMS
         ],
-        "losses": {
-            name: [loss(seed, name) for seed in seeds] for name in ("mean member", "ensemble", "re-distilled", "single")
-        },
+        "nats_per_token": {str(seed): losses(seed) for seed in seeds},
         "training_seconds": {
-            name: [result(RUNS / f"{name}-seed{seed}")["training"]["seconds"] for seed in seeds]
-            for name in ("cohort", "redistil", "single")
+            name: [result(RUNS.folder / f"{name}-seed{seed}")["training"]["seconds"] for seed in seeds]
+            for name in ("cohort", *ALONE.values())
         },
         "provenance": collect_provenance().to_dict(),
     }
 
 
-def rates(sums: GroupSums) -> list[float]:
-    """The rate of every seed."""
-    return [float(rate) for rate in sums.errors_SG.sum(axis=1) / sums.units_G.sum()]
-
-
 def kept(base: GroupSums, ensemble: GroupSums, candidate: GroupSums) -> Estimate:
     """(mean member - candidate) / (mean member - ensemble) in WER, over draws of groups, seeds held fixed.
 
-    Where a draw's ensemble gains nothing the share has no meaning; such draws are counted in `method`.
+    The share has no meaning where the ensemble gains nothing, so it has an interval only where nearly every draw gains.
     """
     draws = [ratios_BS.mean(axis=1) for ratios_BS in draw_ratios([base, ensemble, candidate], RESAMPLING)]
     gain_B = draws[0] - draws[1]
-    valid = gain_B > 0
     value = (base.ratio - candidate.ratio) / (base.ratio - ensemble.ratio) if base.ratio != ensemble.ratio else 0.0
-    share_B = (draws[0] - draws[2])[valid] / gain_B[valid]
-    method = f"group bootstrap, {RESAMPLING.draws} draws; the ensemble gains in {float(np.mean(valid)):.1%} of them"
-    if share_B.size < RESAMPLING.draws / 2:
-        return Estimate(value, method=method)
-    low, high = np.quantile(share_B, [(1 - RESAMPLING.level) / 2, (1 + RESAMPLING.level) / 2])
+    gains, tail = float(np.mean(gain_B > 0)), (1 - RESAMPLING.level) / 2
+    method = f"group bootstrap, {RESAMPLING.draws} draws; the ensemble gains in {gains:.1%} of them"
+    if gains < 1 - tail:
+        return Estimate(value, method=f"{method}: undecided, so the share says nothing")
+    low, high = np.quantile(((draws[0] - draws[2]) / gain_B)[gain_B > 0], [tail, 1 - tail])
     return Estimate(value, float(low), float(high), RESAMPLING.level, method)
 
 
-def loss(seed: int, name: str) -> float:
-    """Nats per token of a system's row in its run."""
-    folder = {"re-distilled": "redistil", "single": "single"}.get(name, "cohort")
-    rows = result(RUNS / f"{folder}-seed{seed}")["systems"]
-    starts = {"mean member": "mean of", "ensemble": "ensemble of"}.get(name, "student, ")
-    row = [row for row in rows if row["name"].startswith(starts)][-1]
-    return float(row["metrics"]["nats_per_token"]["value"])
+def losses(seed: int) -> dict[str, float]:
+    """Nats per token of the systems that have a row in a run of theirs."""
+    rows = {
+        f"{folder}: {row['name']}": row
+        for folder in ("cohort", *ALONE.values())
+        for row in result(RUNS.folder / f"{folder}-seed{seed}")["systems"]
+    }
+    starts = {"mean member": "cohort: mean of", "ensemble": "cohort: ensemble of"}
+    starts |= {name: f"{folder}: student, distilled" for name, folder in ALONE.items()}
+    return {
+        name: next(row["metrics"]["nats_per_token"]["value"] for key, row in rows.items() if key.startswith(start))
+        for name, start in starts.items()
+    }
 
 
 if __name__ == "__main__":
