@@ -12,11 +12,13 @@ from tiny_text import tiny_text
 from tiny_text_run import write_text_run
 from tutelage.cli.main import main
 from tutelage.config import load_recipe
-from tutelage.errors import InputError, TutelageError
+from tutelage.errors import InputError, PreflightError, TutelageError
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.distil import distil
 from tutelage.runs.tasks import gather_materials
-from tutelage.students.cohort import SharedPrefix
+from tutelage.runs.text import classroom
+from tutelage.runs.text.assembly import TextAssembly, assemble
+from tutelage.students.cohort import SharedPrefix, blocks_of
 from tutelage.teachers import block_cache
 from tutelage.teachers.block_cache import BlockCache
 from tutelage.teachers.entries import EntryStore
@@ -204,8 +206,23 @@ def test_a_model_that_drops_at_random_is_refused_by_the_setting(tmp_path: Path) 
         run(recipe, "run", KEPT, f"teacher.model={model}")
 
 
-def test_what_is_not_known_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Held-out rows, and rows whose padding preflight garbles."""
+@pytest.mark.parametrize("words", [[], [KEPT]])
+def test_preflight_sees_a_frozen_block_that_looks_at_padding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Rows are found by their real tokens, so kept outputs would answer for other padding as for its own."""
+
+    def assemble_leaking(*words: Any) -> TextAssembly:
+        assembly = assemble(*words)
+        blocks_of(assembly.model)[0].mlp.register_forward_hook(lambda _m, _given, out: out + out.mean(1, keepdim=True))
+        return assembly
+
+    monkeypatch.setattr(classroom, "assemble", assemble_leaking)
+    with pytest.raises(PreflightError, match="the models look at padding"):
+        run(write(tmp_path), "run", *words)
+
+
+def test_held_out_rows_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
     replay = SharedPrefix.replay
 

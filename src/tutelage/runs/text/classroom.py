@@ -113,8 +113,10 @@ class TextClassroom:
         vocabulary = int(outline.student.model.config.vocab_size)
         garbled_BT = garble_padding(batch.input_ids_BT, batch.keep_BT, vocabulary, recipe.seed)
         garbled = dataclasses.replace(batch, input_ids_BT=garbled_BT)
+        # Frozen blocks are run: what is kept of them is found by a row's real tokens, whatever its padding holds.
+        live = make_lesson(self.assembly, None).student_forward
         return preflight(
-            self.lesson,
+            dataclasses.replace(self.lesson, student_forward=live),
             batch.to(device),
             self._declared(),
             teacher=None if self.teacher is None else self.classes.models,
