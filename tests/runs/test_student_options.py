@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from tutelage.objectives.likelihood import cross_entropy
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.distil import distil
 from tutelage.runs.export import ExportOrder, export_run, plan_export
+from tutelage.runs.speech.assembly import load_meta_outline as load_speech_outline
+from tutelage.runs.speech.cost import count_training as count_speech_training
 from tutelage.runs.tasks import forecast, gather_materials
 from tutelage.runs.text.assembly import load_meta_outline
 from tutelage.runs.text.cost import count_training
@@ -52,6 +55,18 @@ def run(recipe: Path, out: str = "run", **settings: Any) -> dict[str, Any]:
     attempt = Attempt(recipe.parent / out, dump_recipe(loaded), device="cpu", **settings)
     document: dict[str, Any] = json.loads(distil(gather_materials(loaded), attempt).read_text(encoding="utf-8"))
     return document
+
+
+def loss_of(student: Path, folder: Path) -> float:
+    """Nats per token of an exported Whisper student, by its own encoder, on a run's held-out clips."""
+    speech = load_speech_model(student)
+    held_out = read_manifest(folder / "data" / "held_out.jsonl").utterances
+    outputs = CurrentOutputs(held_out, FrozenEncoder(speech.model, speech.processor.feature_extractor))
+    examples = SpeechExamples(held_out, outputs, LabelCodec(speech.processor.tokenizer, "es"), 64)
+    batch = examples.batch(range(len(held_out)))
+    with torch.no_grad():
+        reduced = cross_entropy(decode(speech.model, batch).logits_BTV, batch.labels_BT, batch.keep_BT)
+    return float(reduced.total) / float(reduced.count)
 
 
 def stop_and_resume(recipe: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> dict[str, Any]:
@@ -205,15 +220,46 @@ def test_an_encoder_with_adapters_is_run_trained_judged_and_exported(
     ]
     halves = {name.split(".")[1] for name in moved}
     assert halves == ({"encoder", "decoder"} if scope == "both" else {"encoder"})
-    # What the run measured is what the exported student does, by its own encoder.
-    held_out = read_manifest(tmp_path / "data" / "held_out.jsonl").utterances
-    codec = LabelCodec(student.processor.tokenizer, "es")
-    encoder = FrozenEncoder(student.model, student.processor.feature_extractor)
-    examples = SpeechExamples(held_out, CurrentOutputs(held_out, encoder), codec, 64)
-    batch = examples.batch(range(len(held_out)))
-    with torch.no_grad():
-        reduced = cross_entropy(decode(student.model, batch).logits_BTV, batch.labels_BT, batch.keep_BT)
-    assert float(reduced.total) / float(reduced.count) == pytest.approx(losses[1], rel=SAME)
+    assert loss_of(tmp_path / "run" / "student", tmp_path) == pytest.approx(losses[1], rel=SAME)
+
+
+@pytest.mark.slow
+def test_a_frozen_encoders_projection_is_fed_back_resumed_counted_and_folded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_run(tmp_path, steps=5, student="align: encoder\n  feedback: true")
+    document, _ = forecast(gather_materials(load_recipe(recipe)))
+    result = run(recipe)
+    assert list(result["alignment"]) == ["encoder-2-2"]
+    assert document.body["budget"]["params"] == result["trainable"]["params"]
+    outline = load_speech_outline(gather_materials(load_recipe(recipe)))
+    fed, plain = (
+        count_speech_training(one, [5, 6], 0, live_teacher=False).student
+        for one in (outline, replace(outline, fed_params=0))
+    )
+    assert fed - plain == 2 * 6 * 2 * 32 * 32 * outline.student.model.config.max_source_positions
+    assert stop_and_resume(recipe, monkeypatch)["systems"] == result["systems"]
+    assert (tmp_path / "run/student/model.safetensors").read_bytes() == (
+        tmp_path / "stopped/student/model.safetensors"
+    ).read_bytes()
+    losses = [row["metrics"]["nats_per_token"]["value"] for row in result["systems"][-2:]]
+    assert losses[1] < losses[0]
+    assert loss_of(tmp_path / "run" / "student", tmp_path) == pytest.approx(losses[1], rel=SAME)
+    assert result["adapter"] is None
+    assert not (tmp_path / "run" / "adapter").exists()
+    with pytest.raises(InputError, match="hears its own projection"):
+        plan_export(ExportOrder(tmp_path / "run", "adapter", tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "extra"), [("align: encoder\n  feedback: true", "students: 2"), ("align: both\n  feedback: true", "")]
+)
+def test_feedback_without_what_it_needs_is_refused(tmp_path: Path, wrong: str, extra: str) -> None:
+    recipe = write_run(tmp_path, student=wrong, extra=extra)
+    if not extra:
+        recipe.write_text(recipe.read_text().replace("- {kind: angle, weight: 0.5}", ""))
+    with pytest.raises(InputError, match=r"student\.feedback needs an alignment that projects"):
+        load_recipe(recipe)
 
 
 @pytest.mark.slow

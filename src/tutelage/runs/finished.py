@@ -92,7 +92,10 @@ class FinishedRun:
         """
         folder = RunFolder(self.path).adapter
         if not folder.is_dir() and not self.hashes.get("adapter"):
-            raise InputError(f"The run in {self.path} has no adapter: its student was trained whole. Use --to hf.")
+            raise InputError(
+                f"The run in {self.path} has no adapter that is all of it: its student was trained "
+                "whole, or hears its own projection (student.feedback). Use --to hf."
+            )
         if not self.hashes.get("adapter"):
             raise InputError(
                 f"{self.path / 'result.json'} holds no hashes of the adapter, so it cannot be checked: the run was "

@@ -25,8 +25,12 @@ LATER: tuple[tuple[str, Any], ...] = (
     ("student.projector.members", 3),
     ("members_step", "auto"),
 )
-LATER_IN_SPEECH: tuple[tuple[str, Any], ...] = (("student.keep", "spaced"), ("teacher.cache", None))
-"""Text had these before."""
+LATER_IN_SPEECH: tuple[tuple[str, Any], ...] = (
+    ("student.feedback", False),
+    ("student.keep", "spaced"),
+    ("teacher.cache", None),
+)
+"""Text had these before, or has none."""
 LATER_IN_TEXT: tuple[tuple[str, Any], ...] = (("student.cache_prefix", False),)
 """Speech has none of these."""
 

@@ -136,7 +136,9 @@ class Design:
         layer_map: Which student layer is aligned with which teacher layer: a name in `layer_maps` ("last", "uniform",
             "origin"), or pairs (student, teacher) counted from 1.
         align: Which half's states the alignments compare: the decoder's by `layer_map`, the encoder's last block with
-            the teacher's where sound is heard, or both. An encoder that is compared is one with adapters.
+            the teacher's where sound is heard, or both. An encoder that is compared is one with adapters, or one whose
+            projection is fed back.
+        feedback: The decoder hears the encoder's states with what their projection adds (z_S fed back).
         budget_share: Most that adapters and projectors may count, as a share of the teacher's parameters, in (0, 1].
         allow_over_budget: Let a student through that counts more.
     """
@@ -151,6 +153,7 @@ class Design:
     projector: Projector = field(default_factory=Projector)
     layer_map: LayerMap = "origin"
     align: Scope = "decoder"
+    feedback: bool = False
     budget_share: float = DEFAULT_BUDGET_SHARE
     allow_over_budget: bool = False
 
@@ -173,9 +176,14 @@ class Design:
         _require_share(self.budget_share)
         _require_layer_map(self.layer_map)
         _require(
-            self.align == "decoder" or self.lora.scope != "decoder",
+            self.align == "decoder" or self.lora.scope != "decoder" or self.feedback,
             f"align: {self.align} compares encoder states, which no adapter of scope decoder can move; set "
-            "lora.scope to encoder or both.",
+            "lora.scope to encoder or both, or feedback to true.",
+        )
+        _require(
+            not self.feedback or (self.align != "decoder" and self.projector.kind == "linear"),
+            "feedback gives the decoder the linear projection of the encoder's aligned states: set align to encoder or "
+            f"both and projector.kind to linear, not {self.align} and {self.projector.kind}, or leave it out.",
         )
 
 

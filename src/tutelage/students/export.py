@@ -29,11 +29,13 @@ from tutelage.models.layout import write_processor_files, write_tokenizer_files
 from tutelage.models.load import count_params, quiet_transformers
 from tutelage.models.verify import read_header, verify_model_folder
 from tutelage.records.files import explain_write_failure, write_json
+from tutelage.students.feedback import NAME as FEEDBACK
+from tutelage.students.feedback import fold_feedback
 from tutelage.students.lora import ADAPTER
 from tutelage.students.pissa import as_ordinary_lora, started_from_principal
 
 _DERIVED_FEATURES = ("mel_filters", "processor_class", "_processor_class")
-_TRAINING_ONLY = ("lora_", "projector", "base_layer", "base_model")
+_TRAINING_ONLY = ("lora_", "projector", FEEDBACK, "base_layer", "base_model")
 _README = """---
 library_name: peft
 ---
@@ -77,7 +79,7 @@ class AdapterBase:
 
 
 def merged_model(model: Any) -> Any:
-    """A plain copy of a student with its adapters added into its weights; `model` is not changed.
+    """A plain copy of a student with its adapters and feedback added into its weights; `model` is not changed.
 
     Raises:
         TutelageError: The merged weights are not finite.
@@ -86,9 +88,11 @@ def merged_model(model: Any) -> Any:
     if not hasattr(plain, "merge_and_unload"):
         return plain.eval()
     try:
-        return plain.merge_and_unload(safe_merge=True).eval()
+        merged = plain.merge_and_unload(safe_merge=True).eval()
     except ValueError as error:
         raise TutelageError(f"The adapters cannot be merged: {error}") from error
+    fold_feedback(merged)
+    return merged
 
 
 def export_student(

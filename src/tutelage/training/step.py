@@ -88,8 +88,10 @@ class Lesson(Generic[BatchT]):
     def trainable(self) -> dict[str, nn.Parameter]:
         """What is trained, by the name it has in a checkpoint: `student.NAME` and `projector.PAIR.NAME`."""
         named = {f"student.{name}": parameter for name, parameter in self.student.named_parameters()}
+        students = {id(parameter) for parameter in named.values()}  # a projector that is fed back is its own
         for pair, projector in self.projectors.items():
-            named |= {f"projector.{pair}.{name}": parameter for name, parameter in projector.named_parameters()}
+            mine = {name: one for name, one in projector.named_parameters() if id(one) not in students}
+            named |= {f"projector.{pair}.{name}": parameter for name, parameter in mine.items()}
         return {name: parameter for name, parameter in named.items() if parameter.requires_grad}
 
     def set_training(self, mode: bool) -> None:

@@ -27,6 +27,7 @@ from tutelage.runs.speech.teachers import (
 )
 from tutelage.students.budget import Budget, BudgetReport, choose_rank
 from tutelage.students.cohort import share_weights
+from tutelage.students.feedback import add_feedback, count_feedback_params
 from tutelage.students.layer_map import map_layers
 from tutelage.students.lora import adapter_trainables, add_lora, module_ranks
 from tutelage.students.projection import count_projector_params, make_projectors
@@ -49,6 +50,7 @@ class Outline:
         teachers: Everyone who teaches, the leading one first.
         source: What the student was cut out of.
         choice: How the decoder layers that stay were measured; None where they were not.
+        fed_params: Parameters of the projection that the decoder hears at every encoder position; 0 without one.
     """
 
     stock: SpeechModel
@@ -61,6 +63,7 @@ class Outline:
     teachers: tuple[SpeechTeacher, ...] = ()
     source: SpeechModel | None = None
     choice: LayerChoice | None = None
+    fed_params: int = 0
 
     @property
     def trains_encoder(self) -> bool:
@@ -165,7 +168,9 @@ def outline_models(
     teachers = tuple(cut_teacher(name, one, student.speech.window_seconds) for name, one in stocks.items())
     largest = max(count_params(one.model) for one in stocks.values())
     trained = count_trained(recipe, student, stock, largest, copied=copied)
-    return Outline(stock, teachers[0].cut, student, *trained, teachers, source, choice)
+    widths = (student.model.config.d_model, stock.model.config.d_model)
+    fed = 2 * count_feedback_params(*widths) if design.feedback else 0
+    return Outline(stock, teachers[0].cut, student, *trained, teachers, source, choice, fed)
 
 
 def count_trained(
@@ -197,6 +202,7 @@ def count_trained(
         pairs = (*pairs, LayerPair(*encoders, side="encoder"))
     widths = (student.model.config.d_model, stock.model.config.d_model)
     projectors = len(pairs) * count_projector_params(design.projector, *widths) if recipe.projects else 0
+    projectors += count_feedback_params(*widths) if design.feedback else 0
     trainables = adapter_trainables(student.model, design.lora, projectors)
     report = choose_rank(Budget(largest, design.budget_share, design.allow_over_budget), trainables, design.lora.rank)
     ranks = module_ranks(student.model, design.lora, report.rank)
@@ -217,6 +223,8 @@ def assemble(recipe: SpeechRecipe, outline: Outline) -> Assembly:
     projectors = make_projectors(
         design.projector, projected, config.d_model, outline.teacher.model.config.d_model, recipe.seed
     )
-    return Assembly(
-        outline, peft_model, projectors.to(outline.student.model.device), Objective(recipe.objective, outline.pairs)
-    )
+    projectors = projectors.to(outline.student.model.device)
+    if design.feedback:
+        (encoder,) = (pair for pair in outline.pairs if pair.side == "encoder")
+        add_feedback(peft_model, projectors[encoder.name])
+    return Assembly(outline, peft_model, projectors, Objective(recipe.objective, outline.pairs))

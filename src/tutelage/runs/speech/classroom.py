@@ -268,21 +268,19 @@ class SpeechClassroom:
         return {name: numbers._asdict() for name, numbers in found.items()}
 
     def _export(self, folder: RunFolder) -> ExportedStudent:
-        """The merged student and its adapter; a resumed run writes them anew."""
+        """The merged student and its adapter, if that is all that was trained; a resumed run writes them anew."""
         recipe, outline = self.recipe, self.assembly.outline
         source = self.materials.student or self.materials.teacher
         folder.clear_exports()
-        save_adapter(
-            self.assembly.peft_model,
-            folder.adapter,
-            AdapterBase(
-                source.reference,
-                source.revision,
-                outline.student.origins,
-                outline.student.speech.window_seconds,
-                merged_before(self.materials.teachers, self.materials.student),
-            ),
+        base = AdapterBase(
+            source.reference,
+            source.revision,
+            outline.student.origins,
+            outline.student.speech.window_seconds,
+            merged_before(self.materials.teachers, self.materials.student),
         )
+        if not recipe.student.feedback:  # what is fed back is no low-rank update
+            save_adapter(self.assembly.peft_model, folder.adapter, base)
         return export_student(
             self.assembly.peft_model, outline.student.processor, folder.student, recipe.data.language, recipe.data.task
         )

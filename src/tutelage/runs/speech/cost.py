@@ -34,17 +34,22 @@ def count_training(
         by_length[length] = by_length.get(length, 0) + 1
     student = outline.student.model
     teachers = [one.cut.model.config.to_dict() for one in outline.teachers]
-    learned = passes * outline.pass_flops + sum(
-        times
-        * lora_utterance_flops(
-            student,
-            outline.adapted,
-            outline.adapted,
-            length,
-            cached_encoder=not outline.trains_encoder,
-            extra_params=outline.budget.projector_params,
+    fed = 6 * outline.fed_params * student.config.max_source_positions  # forward, and backward for weights and states
+    learned = (
+        passes * outline.pass_flops
+        + fed * sum(by_length.values())
+        + sum(
+            times
+            * lora_utterance_flops(
+                student,
+                outline.adapted,
+                outline.adapted,
+                length,
+                cached_encoder=not outline.trains_encoder,
+                extra_params=outline.budget.projector_params,
+            )
+            for length, times in by_length.items()
         )
-        for length, times in by_length.items()
     )
     taught = sum(
         times * utterance_flops(teacher, length).decoder_forward

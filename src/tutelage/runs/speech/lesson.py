@@ -30,14 +30,18 @@ def make_lesson(
         part: Where the leading teacher's encoder stands among the outputs that lie side by side.
     """
     layers, width = assembly.objective.student_layers, int(assembly.outline.student.model.config.d_model)
+    listen, hears = assembly.outline.trains_encoder, any(pair.side == "encoder" for pair in assembly.objective.pairs)
 
     def student_forward(batch: SpeechBatch) -> Signal:
         own = dataclasses.replace(batch, encoder_BSH=batch.encoder_BSH[..., :width])  # teachers' encoders come behind
-        return decode(assembly.peft_model, own, layers, listen=assembly.outline.trains_encoder, defer=True)
+        signal = decode(assembly.peft_model, own, layers, listen=listen, defer=True)
+        if listen or not hears:
+            return signal
+        return dataclasses.replace(signal, heard_BSH=own.encoder_BSH, heard_BS=own.heard_BS)
 
     def teacher_forward(batch: SpeechBatch) -> Signal:
         signal = teacher.signal(batch)  # type: ignore[union-attr]  # without one this is not handed on
-        if batch.heard_BS is None:
+        if not hears:
             return signal
         return dataclasses.replace(
             signal, heard_BSH=batch.encoder_BSH[..., part or slice(None)], heard_BS=batch.heard_BS

@@ -115,6 +115,11 @@ class SpeechRecipe(Recipe):
         require_states(self.teacher, [term.kind for term in self.objective if term.compares_states])
         if self.data.pseudo_labels is not None and self.teacher.is_committee:
             raise ValueError("data.pseudo_labels transcribes with one teacher, and the recipe names a committee.")
+        if self.student.feedback and (self.is_cohort or not self.projects):
+            raise ValueError(
+                "student.feedback needs an alignment that projects the encoder's states, and one student: the blocks "
+                "that a cohort shares would hear something else in each member."
+            )
         if self.evaluation.beams > 1 and (self.teacher.is_committee or self.is_cohort):
             raise ValueError("evaluation.beams searches with one model; committees and cohorts take beams: 1 (greedy).")
         if self.data.augment is not None and self.is_cohort:

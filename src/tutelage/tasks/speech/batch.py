@@ -33,7 +33,7 @@ class SpeechBatch:
         labels_BT: The token that follows each position; its value where `keep_BT` is False means nothing.
         keep_BT: True where a position is supervised: the text tokens and the one end-of-text that closes them.
         features_BMF: Log-mel features for an encoder that is trained; None where the student's is frozen too.
-        heard_BS: With features: True at encoder positions that hold sound, False at those that fill the window.
+        heard_BS: True at encoder positions that hold sound, False at those that fill the window.
         token_hashes: `token_hash` of each clip; with `ids` the key of a cache.
     """
 
@@ -159,9 +159,9 @@ class SpeechExamples:
         """The clips at these positions of the manifest, as one batch on the CPU."""
         ids = [self._ids[index] for index in indices]
         batch = collate(ids, [self.encoder_outputs[i] for i in ids], [self.text_ids[i] for i in ids], self.codec)
-        batch = replace(batch, token_hashes=tuple(self._hashes[i] for i in ids))
-        if self._features is None:
-            return batch
         heard_B1 = torch.tensor([[self._heard[i]] for i in ids])
         heard_BS = torch.arange(batch.encoder_BSH.shape[1]) < heard_B1
-        return replace(batch, features_BMF=torch.stack([self._features[i] for i in ids]), heard_BS=heard_BS)
+        batch = replace(batch, token_hashes=tuple(self._hashes[i] for i in ids), heard_BS=heard_BS)
+        if self._features is None:
+            return batch
+        return replace(batch, features_BMF=torch.stack([self._features[i] for i in ids]))
