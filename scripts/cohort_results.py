@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from speech_runs import (
+    ADAPTERS,
     CAPTIONS,
     METRICS,
     ROOT,
@@ -48,7 +49,7 @@ from tutelage.tasks.speech.manifest import read_manifest
 RUNS = Runs(ROOT / "runs" / "cohort-results")
 HELD_OUT = CAPTIONS / "held_out.jsonl"
 MEMBERS = 4
-COHORT = ("members=[]", f"students={MEMBERS}", "student.lora.first_block=0", "student.layer_map=origin")
+COHORT = ("members=[]", f"students={MEMBERS}", *ADAPTERS)
 ALONE = {"re-distilled": "redistil", "merged, re-distilled": "merged-redistil", "single, 4x the steps": "single"}
 SYSTEMS = ("mean member", "best member", "ensemble", "ROVER", "exact merge", "svd merge", *ALONE)
 RESAMPLING = Resampling()
@@ -84,7 +85,7 @@ def make(seed: int, steps: int) -> None:
     RUNS.distil("redistil.yaml", f"redistil-seed{seed}", seed, taught)
     RUNS.distil("redistil.yaml", f"merged-redistil-seed{seed}", seed, [*taught, merged])
     longer = (f"training.steps={MEMBERS * steps}", *length[1:])
-    single = ("members=[]", "students=null", *COHORT[2:], "name=single")
+    single = ("members=[]", "students=null", *ADAPTERS, "name=single")
     RUNS.distil("cohort.yaml", f"single-seed{seed}", seed, [*single, *longer])
 
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from speech_runs import CAPTIONS, METRICS, ROOT, Line, Runs, rate_by_seed, read_last, result, sum_errors
+from speech_runs import ADAPTERS, CAPTIONS, METRICS, ROOT, Line, Runs, rate_by_seed, read_last, result, sum_errors
 from tutelage.evaluation.bootstrap import GroupSums, Resampling, seed_interval, stack_seeds
 from tutelage.evaluation.compare import compare_sums
 from tutelage.evaluation.wer import Metric
@@ -70,7 +70,7 @@ def make(seed: int, steps: int, data: list[str]) -> Path:
     members = ", ".join(f"{{name: {domain}, only: {{domain: {domain}}}}}" for domain in DOMAINS)
     length = (f"training.steps={steps}", f"training.warmup_steps={steps // 8}")
     who = (f"members=[{members}, {{name: {GENERALIST}}}]", f"students={len(DOMAINS) + 1}", "name=specialists")
-    return RUNS.distil("cohort.yaml", f"seed{seed}", seed, [*who, *length, *data])
+    return RUNS.distil("cohort.yaml", f"seed{seed}", seed, [*ADAPTERS, *who, *length, *data])
 
 
 def score(run: Path) -> dict[str, dict[str, Line]]:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CAPTIONS = ROOT / "examples" / "captions_es"
 METRICS: tuple[Metric, ...] = ("wer", "cer", "capped_wer", "loop_rate")
 QUICK = ("training.threads=1", "evaluation.stock_clips=0", "evaluation.speed_clips=0", "training.checkpoint_every=20")
+ADAPTERS = ("student.lora.first_block=0", "student.layer_map=origin")  # in every block, each beside its own origin
 
 Line = Mapping[str, Any]
 """A line of a file of transcripts: id, reference, transcript, group, hit_cap."""
