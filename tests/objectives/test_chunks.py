@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutelage.objectives.chunks import CHUNK_BYTES, Chunk, sum_over_positions
 from tutelage.objectives.divergences import divergences
 from tutelage.objectives.likelihood import cross_entropy, label_losses
 from tutelage.objectives.logits import DeferredLogits, Head
 from tutelage.objectives.objective import Objective
-from tutelage.objectives.position_terms import divergence
+from tutelage.objectives.position_terms import divergence, divergence_losses
 from tutelage.objectives.signal import Signal
 from tutelage.objectives.targets import label_targets, mix_with_labels, systematic, top_k
 from tutelage.objectives.terms import Term
@@ -307,6 +309,49 @@ def test_terms_that_walk_together_run_the_head_once_a_chunk(monkeypatch) -> None
     objective.combine(reduced, counts).backward()
     assert runs == softmaxes == [2, 2, 2, 2, 2, 2, 1]
     assert h.grad is not None
+
+
+class DenseOperations(TorchDispatchMode):
+    """Counts operations that put out a chunk's logits' worth of numbers, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.shape == (int(KEEP.sum()), V):
+            self.found[str(func.overloadpacket).split(".")[-1].rstrip("_")] += 1
+        return out
+
+
+@pytest.mark.parametrize("kind", ["top-k", "sampled"])
+def test_terms_of_one_temperature_make_one_dense_gradient(kind: str) -> None:
+    found = {}
+    for name, terms in {
+        "alone": [Term("cross_entropy")],
+        "both": [Term("cross_entropy", 0.3), Term("kl", 0.7)],
+    }.items():
+        objective, h = Objective(terms), drawn(B, T, H).requires_grad_()
+        student, teacher = Signal(DeferredLogits(h, HEADS["bias"]()), {}), Signal(teachers()[kind], {})
+        counts = objective.counts(KEEP)
+        with DenseOperations() as operations:
+            reduced = objective.evaluate(student, teacher, LABELS, KEEP, {}, objective.slopes(counts))
+            objective.combine(reduced, counts).backward()
+        found[name] = operations.found
+    more = found["both"] - found["alone"]
+    assert found["both"]["exp"] == found["alone"]["exp"] == 1
+    assert dict(more) == {"top-k": {"scatter": 1, "scatter_add": 1}, "sampled": {"scatter_add": 1}}[kind]
+
+
+def test_two_rest_buckets_of_one_walk_keep_their_own_gradients() -> None:
+    """A softmax serves one; the second has its own."""
+    logits, flat = (2.0 * drawn(B, T, V, seed=4)).requires_grad_(), drawn(B * T, V, seed=9)
+    targets = [top_k(flat, LABELS.clamp_min(0).flatten(), k).map(lambda x: x.unflatten(0, (B, T))) for k in (3, 6)]
+    losses = [divergence_losses(Term("kl"), V, one, KEEP) for one in targets]
+    together = sum(one.total for one in sum_over_positions([*losses, label_losses(LABELS)], logits, KEEP))
+    apart = sum(sum_over_positions([one], logits, KEEP)[0].total for one in [*losses, label_losses(LABELS)])
+    assert_equal(*(torch.autograd.grad(one, logits)[0] for one in (together, apart)))
 
 
 def test_a_weight_of_zero_and_a_term_alone_are_slopes_like_others() -> None:

@@ -13,7 +13,7 @@ from tutelage.errors import InputError
 from tutelage.objectives.divergences import divergences
 from tutelage.objectives.position_terms import divergence
 from tutelage.objectives.signal import Signal
-from tutelage.objectives.sparse import LOG_PROBABILITY_FLOOR, sparse_cross_entropy
+from tutelage.objectives.sparse import LOG_PROBABILITY_FLOOR, Softmax, sparse_cross_entropy
 from tutelage.objectives.targets import SparseTargets, label_targets, mix_with_labels, multinomial, systematic, top_k
 from tutelage.objectives.terms import Term
 
@@ -171,6 +171,21 @@ def test_a_rest_bucket_that_the_student_hardly_believes_in_keeps_its_digits(gap:
     torch.testing.assert_close(losses.double(), wanted, rtol=FLOAT32, atol=FLOAT32)
     found, expected = (torch.autograd.grad(one.sum(), student)[0] for one in (losses, wanted))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=FLOAT32)
+
+
+@pytest.mark.parametrize("gap", [0.0, 60.0, 120.0])
+def test_losses_that_share_a_softmax_have_the_sum_of_their_gradients_each_time(gap: float) -> None:
+    """Beside top-k, the label is a class of the rest in some rows, whatever the student believes of the rest."""
+    targets = top_k(drawn(), LABELS, 4)
+    student = drawn(1)
+    student = (student - gap).scatter(1, targets.ids_NK, student.gather(1, targets.ids_NK)).requires_grad_()
+    both = [label_targets(LABELS, V), replace(targets, rest_N=1e-30 * targets.rest_N)]  # so that q shows beside it
+    softmax = Softmax(student)
+    losses = sum(sparse_cross_entropy(student, one, softmax=softmax) for one in both)
+    wanted = torch.autograd.grad(sum(sparse_cross_entropy(student, one).sum() for one in both), student)[0]
+    for _ in range(2):
+        (found,) = torch.autograd.grad(losses.sum(), student, retain_graph=True)
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=FLOAT32)
 
 
 def test_splitting_a_class_that_was_not_kept_changes_nothing() -> None:

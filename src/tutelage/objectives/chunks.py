@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from tutelage.objectives.logits import DeferredLogits, Head
 from tutelage.objectives.reduction import Reduced, require_mask
+from tutelage.objectives.sparse import Softmax
 
 Index: TypeAlias = tuple[Tensor, ...]
 """Where the positions of a chunk are: one index tensor for each leading dimension of the batch."""
@@ -45,16 +46,13 @@ class Chunk:
 
     def __init__(self, logits_NV: Tensor, index: Index) -> None:
         self.logits_NV, self.index = logits_NV, index
-        self._log_q: dict[float, Tensor] = {}
+        self._softmaxes: dict[float, Softmax] = {}
 
-    def log_q_NV(self, temperature: float = 1.0) -> Tensor:  # noqa: N802  (shape letters)
-        """Log-softmax of logits / temperature in float32, not clipped; made once for all losses, and detached."""
-        if temperature not in self._log_q:
-            logits_NV = self.logits_NV.detach().float()
-            self._log_q[temperature] = torch.log_softmax(
-                logits_NV if temperature == 1.0 else logits_NV / temperature, dim=-1
-            )
-        return self._log_q[temperature]
+    def softmax(self, temperature: float = 1.0) -> Softmax:
+        """Of logits / temperature, made once for all losses."""
+        if temperature not in self._softmaxes:
+            self._softmaxes[temperature] = Softmax(self.logits_NV, temperature)
+        return self._softmaxes[temperature]
 
 
 Losses: TypeAlias = Callable[[Chunk], Tensor]

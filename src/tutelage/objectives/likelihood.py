@@ -71,6 +71,6 @@ def label_losses(labels_BT: Tensor) -> Losses:
 
     def losses(chunk: Chunk) -> Tensor:
         targets = label_targets(labels_BT[chunk.index], chunk.logits_NV.shape[-1])
-        return sparse_cross_entropy(chunk.logits_NV, targets, log_q_NV=chunk.log_q_NV())
+        return sparse_cross_entropy(chunk.logits_NV, targets, softmax=chunk.softmax())
 
     return losses

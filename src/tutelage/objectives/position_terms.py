@@ -103,7 +103,7 @@ def divergence_losses(
             answer = teacher[index] if isinstance(teacher, Tensor) else teacher.head.logits(teacher.states_BTH[index])
             log_p_NV = _softened(answer, term)
         if member.linear and not term.standardise:
-            log_q_NV = chunk.log_q_NV(term.temperature) if classes is None else None
+            log_q_NV = chunk.softmax(term.temperature).log_q_NV if classes is None else None
             losses_N: Tensor = _LinearLosses.apply(  # type: ignore[no-untyped-call]
                 logits_NV, log_p_NV, log_q_NV, term.temperature, member
             )
@@ -186,8 +186,8 @@ def _sparse_losses(term: Term, targets: SparseTargets, keep_BT: Tensor) -> Losse
     require_mask(targets.floor_N, keep_BT)
 
     def losses(chunk: Chunk) -> Tensor:
-        chosen, log_q_NV = targets[chunk.index], chunk.log_q_NV(term.temperature)
-        return sparse_cross_entropy(chunk.logits_NV, chosen, term.temperature, log_q_NV) - chosen.floor_N
+        chosen, softmax = targets[chunk.index], chunk.softmax(term.temperature)
+        return sparse_cross_entropy(chunk.logits_NV, chosen, term.temperature, softmax) - chosen.floor_N
 
     return losses
 

@@ -1,13 +1,14 @@
 """Cross-entropy with sparse targets: one kernel for hard labels, top-k, sampled targets and mixtures of them.
 
-Covers losses of a chunk of positions with their gradient, softmax * sum(w) - scatter(w). Does not cover making targets
-(`targets`) or walking over positions (`chunks`).
+Covers losses of a chunk of positions with their gradient, softmax * sum(w) - scatter(w), which all losses of one
+temperature make together. Does not cover making targets (`targets`) or walking over positions (`chunks`).
 
 Shape letters: V vocabulary, N positions, K kept classes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,8 +25,31 @@ LOG_PROBABILITY_FLOOR = -1e6
 FAINT = 1e-25
 
 
+class Softmax:
+    """softmax(logits / temperature) at a few positions, for every sparse loss of that temperature.
+
+    Each loss hands in what its own gradient is made of, and the last one's backward pass is followed by one for all of
+    them: q times the sum of their slopes, and what each adds at its own classes.
+
+    Args:
+        logits_NV: Of the student, any float dtype; gradients flow into these.
+        temperature: Above 0.
+    """
+
+    def __init__(self, logits_NV: Tensor, temperature: float = 1.0) -> None:
+        scaled_NV = logits_NV.detach().float()
+        if temperature != 1.0:
+            scaled_NV = scaled_NV / temperature
+        self.temperature = temperature
+        self.log_q_NV = torch.log_softmax(scaled_NV, -1)  # four times as fast as logsumexp on a CPU; not clipped
+        self.parts: list[_Part] = []
+        self.has_rest = False
+        # What losses hang on instead of the logits. Its node holds the parts and not this object: no cycle to collect.
+        self.anchor_N: Tensor = _Gradient.apply(logits_NV, self.log_q_NV, self.parts)  # type: ignore[no-untyped-call]
+
+
 def sparse_cross_entropy(
-    logits_NV: Tensor, targets: SparseTargets, temperature: float = 1.0, log_q_NV: Tensor | None = None
+    logits_NV: Tensor, targets: SparseTargets, temperature: float = 1.0, softmax: Softmax | None = None
 ) -> Tensor:
     """Cross-entropy of each position with its target, in nats, (N,), float32.
 
@@ -36,7 +60,7 @@ def sparse_cross_entropy(
         logits_NV: Of the student, any float dtype.
         targets: Of the same positions. With a rest bucket the ids must be distinct.
         temperature: Of the student.
-        log_q_NV: Its log-probabilities, where they are made already (`chunks.Chunk.log_q_NV`).
+        softmax: Of these logits at this temperature, where other losses share it (`chunks.Chunk.softmax`).
 
     Example:
         >>> import torch
@@ -45,54 +69,100 @@ def sparse_cross_entropy(
         >>> round(float(sparse_cross_entropy(logits, label_targets(torch.tensor([1]), 2))), 4)  # log 4
         1.3863
     """
-    if log_q_NV is None:
-        scaled_NV = logits_NV.detach().float() if temperature == 1.0 else logits_NV.detach().float() / temperature
-        log_q_NV = torch.log_softmax(scaled_NV, -1)  # four times as fast as logsumexp on a CPU
+    if softmax is None or (softmax.has_rest and targets.rest_N is not None):  # it serves one rest bucket
+        softmax = Softmax(logits_NV, temperature)
+    softmax.has_rest |= targets.rest_N is not None
     losses_N: Tensor = _SparseCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        logits_NV, log_q_NV, temperature, targets.ids_NK, targets.weights_NK, targets.rest_N
+        softmax.anchor_N, softmax, targets.ids_NK, targets.weights_NK, targets.rest_N
     )
     return losses_N
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one loss adds to the gradient at its own classes, and beside them if it has a rest bucket."""
+
+    ids_NK: Tensor
+    kept_NK: Tensor
+    rest: _Rest | None = None
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """q beside a loss's own classes, as `others_NV` times `share_N`, and at them.
+
+    `slopes_N` is what this loss alone multiplies `others_NV` by: too large a number to add where q is added too.
+    """
+
+    others_NV: Tensor
+    share_N: Tensor
+    q_NK: Tensor
+    slopes_N: Tensor
+
+
+class _Gradient(torch.autograd.Function):
+    """From every loss's part to the one gradient of the logits; runs after all losses that hang on the anchor."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, log_q_NV: Tensor, parts: list[_Part]) -> Tensor:
+        ctx.dtype, ctx.parts = logits_NV.dtype, parts
+        ctx.save_for_backward(log_q_NV)
+        return log_q_NV.new_zeros(len(log_q_NV))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes_N: Tensor) -> tuple[Tensor | None, ...]:
+        """`slopes_N` is what q is multiplied by, summed over the losses without a rest bucket."""
+        (log_q_NV,), parts = ctx.saved_tensors, list(ctx.parts)
+        ctx.parts.clear()
+        rest = next((part.rest for part in parts if part.rest is not None), None)
+        if rest is None:
+            gradient_NV = log_q_NV.exp().mul_(slopes_N[:, None])
+        else:
+            gradient_NV = rest.others_NV * (slopes_N * rest.share_N + rest.slopes_N)[:, None]
+        for part in parts:
+            kept_NK = part.kept_NK if part.rest is None else part.kept_NK + slopes_N[:, None] * part.rest.q_NK
+            gradient_NV.scatter_add_(1, part.ids_NK, kept_NK)
+        return gradient_NV.to(ctx.dtype), None, None
+
+
 class _SparseCrossEntropy(torch.autograd.Function):
-    """Keeps one tensor of size V for the backward pass: log q, or with a rest bucket the q of its classes."""
+    """Hands its part of the gradient to `_Gradient`, behind the anchor."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        logits_NV: Tensor,
-        log_q_NV: Tensor,
-        temperature: float,
-        ids_NK: Tensor,
-        weights_NK: Tensor,
-        rest_N: Tensor | None,
+        ctx: Any, anchor_N: Tensor, softmax: Softmax, ids_NK: Tensor, weights_NK: Tensor, rest_N: Tensor | None
     ) -> Tensor:
-        ctx.temperature, ctx.dtype, ctx.bucket = temperature, logits_NV.dtype, rest_N is not None
+        ctx.parts, ctx.temperature, log_q_NV = softmax.parts, softmax.temperature, softmax.log_q_NV
         log_q_NK = log_q_NV.gather(1, ids_NK)
-        losses_N = -(weights_NK * log_q_NK.clamp_min(LOG_PROBABILITY_FLOOR)).sum(-1)
+        losses_N = anchor_N - (weights_NK * log_q_NK.clamp_min(LOG_PROBABILITY_FLOOR)).sum(-1)
         weights_NK = weights_NK * (log_q_NK >= LOG_PROBABILITY_FLOOR)  # clipped entries have gradient 0
         mass_N = weights_NK.sum(-1)
         if rest_N is None:
-            ctx.save_for_backward(log_q_NV, ids_NK, -weights_NK, mass_N)
+            ctx.save_for_backward(ids_NK, -weights_NK, mass_N)
             return losses_N
         others_NV, others_N, log_others_N = _others(log_q_NV, ids_NK)
         losses_N = losses_N - rest_N * log_others_N.clamp_min(LOG_PROBABILITY_FLOOR)
         rest_N = rest_N * (log_others_N >= LOG_PROBABILITY_FLOOR)
         mass_N = mass_N + rest_N
         # Beside the kept classes, whose gradient is added apart, mass q - rest q / (sum of the others' q).
-        slopes_N = mass_N * log_others_N.exp() / others_N - rest_N / others_N
-        ctx.save_for_backward(others_NV, ids_NK, mass_N[:, None] * log_q_NK.exp() - weights_NK, slopes_N)
+        share_N, q_NK = log_others_N.exp() / others_N, log_q_NK.exp()
+        slopes_N = mass_N * share_N - rest_N / others_N
+        ctx.save_for_backward(ids_NK, mass_N[:, None] * q_NK - weights_NK, slopes_N, others_NV, share_N, q_NK)
         return losses_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, ...]:
-        saved_NV, ids_NK, kept_NK, slopes_N = ctx.saved_tensors
+        ids_NK, kept_NK, slopes_N, *others = ctx.saved_tensors
         slope_N = slope_N / ctx.temperature
-        factor_N1 = (slopes_N * slope_N)[:, None]
-        gradient_NV = saved_NV * factor_N1 if ctx.bucket else saved_NV.exp().mul_(factor_N1)
-        gradient_NV.scatter_add_(1, ids_NK, kept_NK * slope_N[:, None])
-        return gradient_NV.to(ctx.dtype), None, None, None, None, None
+        slopes_N, kept_NK = slopes_N * slope_N, kept_NK * slope_N[:, None]
+        if not others:
+            ctx.parts.append(_Part(ids_NK, kept_NK))
+            return slopes_N, None, None, None, None
+        others_NV, share_N, q_NK = others
+        ctx.parts.append(_Part(ids_NK, kept_NK, _Rest(others_NV, share_N, q_NK, slopes_N)))
+        return torch.zeros_like(slopes_N), None, None, None, None
 
 
 def _others(log_q_NV: Tensor, ids_NK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
