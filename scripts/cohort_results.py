@@ -12,6 +12,7 @@ are scored from transcripts. Finished parts under runs/cohort-results are found 
 from __future__ import annotations
 
 import argparse
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def score(seed: int) -> dict[str, dict[Metric, GroupSums]]:
         "ensemble": sum_errors(read_last(cohort / "ensemble" / "transcripts.jsonl")),
         "ROVER": sum_errors(vote(list(written.values()))),
     }
-    found |= {f"{how} merge": examine(RUNS.folder / f"{how}-seed{seed}" / "student") for how in ("exact", "svd")}
+    for how in ("exact", "svd"):
+        found[f"{how} merge"] = sum_errors(read_last(transcribe(RUNS.folder / f"{how}-seed{seed}")))
     for name, folder in ALONE.items():
         found[name] = sum_errors(read_last(RUNS.folder / f"{folder}-seed{seed}" / "transcripts.jsonl"))
     return found
@@ -116,26 +118,33 @@ def vote(members: list[dict[str, Line]]) -> dict[str, Line]:
     }
 
 
-def examine(student: Path) -> dict[Metric, GroupSums]:
-    """A model's folder, transcribed now."""
-    manifest = read_manifest(HELD_OUT, normalise=whisper_normaliser("es"))
+def transcribe(merge: Path) -> Path:
+    """The transcripts of a merged student, made once."""
+    written = merge / "transcripts.jsonl"
+    if written.is_file():
+        return written
+    student = str(merge / "student")
     examination = Examination(
-        systems=Systems.of(str(student)), manifest=HELD_OUT, language="es", device="cpu", speed_items=0
+        systems=Systems.of(student), manifest=HELD_OUT, language="es", device="cpu", speed_items=0
     )
     found, _ = find_systems(examination.systems, "speech")
-    examined = SpeechExaminer(examination, manifest, Reading("es"), no_progress).examine(found)
-    verdict: Any = examined.systems[str(student)].runs[0]
-    return sum_errors(
-        {
-            one.id: {
-                "reference": one.raw.reference,
-                "transcript": one.raw.hypothesis,
-                "group": one.group,
-                "hit_cap": one.hit_cap,
-            }
-            for one in verdict.score.utterances
-        }
+    manifest = read_manifest(HELD_OUT, normalise=whisper_normaliser("es"))
+    verdict: Any = (
+        SpeechExaminer(examination, manifest, Reading("es"), no_progress).examine(found).systems[student].runs[0]
     )
+    lines = [
+        {
+            "system": merge.name,
+            "id": one.id,
+            "reference": one.raw.reference,
+            "transcript": one.raw.hypothesis,
+            "group": one.group,
+            "hit_cap": one.hit_cap,
+        }
+        for one in verdict.score.utterances
+    ]
+    written.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    return written
 
 
 def summarise(seeds: list[int], steps: int, found: list[dict[str, dict[Metric, GroupSums]]]) -> dict[str, Any]:
