@@ -96,7 +96,9 @@ def test_documents_in_rows_of_their_own_lengths_change_no_byte(tmp_path: Path, r
 
 
 @pytest.mark.parametrize("step", ["in_turn", "stacked"])
-def test_a_cohort_beside_the_cache_ends_in_the_same_bytes(tmp_path: Path, replayed: list[bool], step: str) -> None:
+def test_a_cohort_beside_the_cache_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replayed: list[bool], step: str
+) -> None:
     recipe = write(tmp_path, extra="members: [{name: a}, {name: b, lora: {first_block: 1}}]")
     plain, _ = run(recipe, "plain", f"members_step={step}")
     kept, said = run(recipe, "kept", f"members_step={step}", KEPT)
@@ -104,6 +106,12 @@ def test_a_cohort_beside_the_cache_ends_in_the_same_bytes(tmp_path: Path, replay
     assert {"members/a/log.jsonl", "members/b/log.jsonl"} < set(plain)
     assert sum(replayed) >= 6
     assert any("the lowest 1 put out" in line for line in said)  # of the member that adapts more
+    recorded, record = [], SharedPrefix.record
+    monkeypatch.setattr(SharedPrefix, "record", lambda *words: (recorded.append(1), record(*words))[1])
+    replayed.clear()
+    again, _ = run(recipe, "again", f"members_step={step}", KEPT)
+    assert plain == again
+    assert len(recorded) == 1 + replayed.count(False)  # once for what an answer looks like, then what is not known
 
 
 def test_the_size_is_said_before_anything_is_written(
@@ -114,6 +122,8 @@ def test_the_size_is_said_before_anything_is_written(
     planned = json.loads(capsys.readouterr().out)["expected"]["frozen_blocks"]
     assert not cache.exists()
     assert planned["blocks"] == FIRST
+    short = 1 / planned["rows"]  # a stream's last row
+    assert planned["replayed"] == pytest.approx(1 - short**2)  # of batches of two
     run(recipe, "kept", KEPT)
     assert len(entries(cache)) == planned["rows"]
     assert sum(file.stat().st_size for file in entries(cache)) == pytest.approx(planned["bytes"], rel=SIZE)
