@@ -1,21 +1,22 @@
 """What caching a teacher's signal saves, costs on the disk, and does to the student: five parts, one document.
 
-    python benchmarks/caches.py --teacher FOLDER --student FOLDER [--part a b c d e] [--work DIR] [--out FILE]
+    python benchmarks/caches.py --teacher FOLDER --student FOLDER [--part a b c d e] [--out FILE]
 
 FOLDERs are trained by recipes/text_teacher.yaml and text_ce.yaml. Finished parts stay in --out; one is run again only
 where `--part` names it. Part d also keeps every finished training in --work, and goes on from there.
 
 `a` steps of text_distil.yaml's student (0.5 cross-entropy, 0.5 KL) with a cached and a live teacher, over the plain
-cross-entropy step of the same student; the step reads the cache. Goal: 1.10. `b` bytes a token on disk beside the
-estimate of planning/storage. `c` squared bias and variance of sparse targets over the squared norm of what they
-estimate, float64: of the distribution itself, and of the gradient of the student's head over all positions at once; at
-equal draws and at equal bytes. A bias within two standard errors of zero is none that could be seen; `topk` divides
-its rest as the student does, `topk, no rest` scales its k up to one. `d` held-out nats per token of students trained
-from every cache, paired with the live one by document and seed (candidate minus live). `e` speech: training all of
-a four-layer decoder, encoder outputs from the cache or computed in every step.
+cross-entropy step of the same student; the step reads the cache. Goal: 1.10. Beside each ratio, `flop_bound`: what it
+would be if matrix products were all that takes time (cached hidden states replay the teacher's head). `b` bytes a token
+on disk beside the estimate of planning/storage. `c` squared bias and variance of sparse targets over the squared norm
+of what they estimate, float64: of the distribution itself, and of the gradient of the student's head over all positions
+at once; at equal draws and at equal bytes. A bias within two standard errors of zero is none that could be seen; `topk`
+divides its rest as the student does, `topk, no rest` scales its k up to one. `d` held-out nats per token of students
+trained from every cache, paired with the live one by document and seed (candidate minus live). `e` speech: training all
+of a four-layer decoder, encoder outputs from the cache or computed in every step.
 
 Times are CPU seconds of one thread, arms in turn, ratios to the first arm of the same round, median and range over
-rounds. The committed numbers come from a machine that was busy with other work: the ranges show it.
+rounds. Each part says on what machine it ran (`--machine`); a busy one shows in the ranges.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from cache_bias import bytes_of, entries, errors_of, make_draw, moments, size_fo
 from tutelage.config import dump_recipe, load_recipe
 from tutelage.evaluation.bootstrap import GroupSums, Resampling, stack_seeds
 from tutelage.evaluation.compare import compare_sums
+from tutelage.laws.architecture import count_flops
 from tutelage.models.resolve import resolve_model
 from tutelage.objectives.objective import Objective
 from tutelage.objectives.terms import Term
@@ -61,6 +63,7 @@ RECIPE, KJV = ROOT / "recipes" / "text_distil.yaml", ROOT / "examples" / "kjv"
 KINDS = {"hidden": 0, "topk": 16, "systematic": 32, "multinomial": 32}
 TIMED = ("hidden", "topk", "systematic")
 STEPS, BATCH, SEEDS = 60, 16, (0, 1, 2)
+SHARED = "2 cores, shared with other work, which was running: no idle machine"
 TRAIN_DOCUMENTS, HELD_OUT_DOCUMENTS, FEW_DOCUMENTS = 185, 40, 16  # parts b and d; d; the large model of part a
 LARGE = {"vocab_size": 8192, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4}
 POSITIONS, DRAWS, BUDGET = 512, 64, 52.0  # part c; bytes of top-k with k 12
@@ -135,14 +138,14 @@ def part_a(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Cached steps over plain ones, for three students."""
     large = write_large_teacher(arguments.work)
     cases = [
-        ("kjv student", overrides(arguments), "", BATCH, 9),
-        ("kjv teacher", overrides(arguments, **{"student.config": KJV / "configs" / "teacher"}), "", BATCH, 7),
+        ("kjv student", overrides(arguments), "", BATCH, 15),
+        ("kjv teacher", overrides(arguments, **{"student.config": KJV / "configs" / "teacher"}), "", BATCH, 9),
         (
             "vocabulary 8192",
             overrides(arguments, FEW_DOCUMENTS, **{"teacher.model": large, "student.config": large}),
             "-large",
             BATCH // 2,
-            5,
+            7,
         ),
     ]
     rows = []
@@ -152,8 +155,19 @@ def part_a(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             build(arguments, kind, changes, cache)
             cached = [*changes, f"teacher.cache={arguments.work / f'cache{cache}-{kind}'}"]
             arms[f"{kind} {KINDS[kind] or ''}".strip()] = step_of(cached, batch)
-        rows.append({"student": name, "rows": batch, "arms": alternate(arms, rounds)})
+        bounds = flop_bounds(changes)
+        timed = {arm: {**found, "flop_bound": bounds.get(arm, 1.0)} for arm, found in alternate(arms, rounds).items()}
+        rows.append({"student": name, "rows": batch, "arms": timed})
     return rows
+
+
+def flop_bounds(changes: list[str]) -> dict[str, float]:
+    """Steps over plain ones by FLOPs of matrix products, of the arms that add some; a softmax counts as none."""
+    room = enter(changes)
+    teacher, *_ = room.assembly.outline.teachers.values()
+    length = room.train.examples.batch(range(1)).input_ids_BT.shape[1]
+    taught, plain = (count_flops(one.config.to_dict(), length) for one in (teacher.model, room.assembly.model))
+    return {"live": 1.0 + taught.forward / plain.training, "hidden": 1.0 + taught.head / plain.training}
 
 
 def step_of(changes: list[str], rows: int, *, alone: bool = False) -> Callable[[], Any]:
@@ -230,7 +244,7 @@ def part_d(arguments: argparse.Namespace) -> dict[str, Any]:
     """Students of every cache against those of the live teacher."""
     arms: dict[str, list[GroupSums]] = {"live": [], **{kind: [] for kind in KINDS}}
     seconds = 0.0  # of every student, those of earlier calls among them; the caches' builds left out
-    for seed in SEEDS:
+    for seed in arguments.seeds:
         for arm, sums in arms.items():
             found, spent = learn(arguments, arm, seed)
             sums.append(found)
@@ -240,7 +254,7 @@ def part_d(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = {
         arm: compare_sums("nats_per_token", live, stack_seeds(sums), resampling).to_dict() for arm, sums in arms.items()
     }
-    settings = {"steps": STEPS, "rows_a_step": BATCH, "seeds": list(SEEDS), "sizes": KINDS}
+    settings = {"steps": STEPS, "rows_a_step": BATCH, "seeds": arguments.seeds, "sizes": KINDS}
     settings["held_out_documents"] = HELD_OUT_DOCUMENTS
     return {**settings, "students_cpu_seconds": round(seconds, 1), "arms": rows}
 
@@ -323,6 +337,8 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, default=ROOT / "runs" / "text-teacher" / "student")
     parser.add_argument("--student", type=Path, default=ROOT / "runs" / "text-ce" / "student")
     parser.add_argument("--part", nargs="+", choices=[name[0] for name in PARTS])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of part d's students")
+    parser.add_argument("--machine", default=SHARED, help="what the parts run on, in words")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "caches")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "caches.json")
     arguments = parser.parse_args()
@@ -337,9 +353,8 @@ def main() -> None:
             found = part(arguments)
             there = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
             cost = {"cpu_seconds": round(time.process_time() - start, 1), "provenance": collect_provenance().to_dict()}
-            parts = {**there.get("parts", {}), name: {"found": found, **cost}}
-            machine = "2 cores, shared with other work, which was running: no idle machine"
-            write_json(arguments.out, {"benchmark": "caches", "machine": machine, "parts": parts})
+            parts = {**there.get("parts", {}), name: {"found": found, "machine": arguments.machine, **cost}}
+            write_json(arguments.out, {"benchmark": "caches", "parts": parts})
     print(arguments.out.read_text(encoding="utf-8"))
 
 
