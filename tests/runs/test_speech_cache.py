@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tutelage.errors import InputError
 from tutelage.runs.attempt import Attempt
 from tutelage.runs.distil import distil
 from tutelage.runs.tasks import forecast, gather_materials
+from tutelage.teachers.target_cache.contents import CacheSettings
 from tutelage.teachers.target_cache.shards import ShardWriter
 
 STATES = 1e-3  # relative, of a term's loss: states are rounded to float16 (2^-11), and the student follows for 2 epochs
@@ -118,6 +121,53 @@ def test_a_killed_build_goes_on_and_damage_is_named(tmp_path: Path, monkeypatch:
         run(recipe, "run", "teacher.cache=cache")
     assert cache(recipe) == 0
     run(recipe, "run", "teacher.cache=cache")
+
+
+@pytest.mark.parametrize(("where", "finished", "opened"), [("between", 2, 0), ("inside", 1, 1)])
+def test_a_build_killed_between_or_inside_shards_goes_on_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, finished: int, opened: int
+) -> None:
+    """A process that ends at once, as by SIGKILL, after two shards of three or amid the second."""
+    recipe, straight = write_run(tmp_path), tmp_path / "straight"
+
+    def small(*rest: Any, **settings: Any) -> CacheSettings:
+        return CacheSettings(*rest, **{**settings, "batch_size": 1, "shard_samples": TRAINED // 3})
+
+    monkeypatch.setattr("tutelage.teachers.target_cache.contents.CacheSettings", small)
+    cache(recipe)
+    (tmp_path / "cache").rename(straight)
+    whole = {path.name: path.read_bytes() for path in straight.iterdir()}
+    assert len(whole) == 3 + 1  # shards and the manifest
+    method, at = {"between": ("finish", 2), "inside": ("write", 3)}[where]
+    pid = os.fork()
+    if pid == 0:
+        die_after(ShardWriter, method, at)
+        cache(recipe)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    left = [path.name for path in (tmp_path / "cache").iterdir()]
+    assert sum(name.endswith(".arrow") for name in left) == finished
+    assert sum(name.endswith(".part") for name in left) == opened
+    assert len(left) == finished + opened
+    written, finish = [], ShardWriter.finish
+    monkeypatch.setattr(ShardWriter, "finish", lambda self: (written.append(1), finish(self))[1])
+    assert cache(recipe) == 0
+    assert len(written) == 3 - finished
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cache").iterdir()} == whole
+
+
+def die_after(kind: type, method: str, times: int) -> None:
+    """SIGKILL this process when the method has come back so often."""
+    call, calls = getattr(kind, method), []
+
+    def counted(*words: Any) -> Any:
+        answer = call(*words)
+        calls.append(1)
+        if len(calls) == times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    setattr(kind, method, counted)
 
 
 def changed(folder: Path, what: str) -> list[str]:
