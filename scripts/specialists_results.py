@@ -43,8 +43,7 @@ def main() -> int:
     data = [f"data.{part}={add_domains(part)}" for part in ("train", "held_out")]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         runs = list(pool.map(lambda seed: make(seed, arguments.steps, data), arguments.seeds))
-    document = summarise(arguments.seeds, runs)
-    write_json(ROOT / "results" / "specialists.json", document | {"steps": arguments.steps})
+    write_json(ROOT / "results" / "specialists.json", summarise(arguments.seeds, arguments.steps, runs))
     print("results/specialists.json")
     return 0
 
@@ -81,13 +80,14 @@ def score(run: Path) -> dict[str, dict[str, Line]]:
     return dict(zip(SYSTEMS, (written[GENERALIST], routed, ensemble), strict=True))
 
 
-def summarise(seeds: list[int], runs: list[Path]) -> dict[str, Any]:
+def summarise(seeds: list[int], steps: int, runs: list[Path]) -> dict[str, Any]:
     """Every system over seeds, on all captions and by domain, beside the generalist."""
     written = [score(run) for run in runs]
     return {
         "schema": {"name": "tutelage.specialists", "version": 1},
-        "command": "python scripts/specialists_results.py",
+        "command": f"python scripts/specialists_results.py --seeds {' '.join(map(str, seeds))} --steps {steps}",
         "seeds": seeds,
+        "steps": steps,
         "rows": [row for domain in (None, *DOMAINS) for row in compare(written, domain)],
         "members": [
             {"seed": seed}
